@@ -1,0 +1,51 @@
+"""`replay.yaml`: the jobs of a workspace, as people write them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from runner.state.spec import Determinism, Network, OutputRule, Value
+
+JobName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*(-[A-Za-z0-9_.]+)*$", max_length=64)]
+EnvName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class JobLimits(Value):
+    """Sizes as `2g`, `64m` or bytes; times as `1h`, `90s` or seconds."""
+
+    memory: str | int | None = None
+    cpus: float | None = None
+    gpus: int | None = None
+    shm: str | int | None = None
+    disk: str | int | None = None
+    processes: int | None = None
+    time: str | int | float | None = None
+
+
+class Job(Value, kw_only=True):
+    """What can be run. A string command goes to `sh -c`, a list is executed as it is."""
+
+    command: str | tuple[str, ...] | None = None
+    stage: str | None = None
+    image: str
+    python: str | None = "python3"
+    entrypoint: Literal["ignore", "keep"] = "ignore"
+    dependencies: str | None = None
+    system_packages: bool = False
+    data: tuple[str, ...] = ()
+    model: tuple[str, ...] = ()
+    params: str | dict[str, Any] | None = None
+    env: dict[EnvName, str | None] = {}
+    secrets: dict[EnvName, str] = {}
+    network: Network = "none"
+    limits: JobLimits = JobLimits()
+    determinism: Determinism = "same-host"
+    labels: tuple[str, ...] = ()
+    outputs: dict[str, OutputRule | str | None] | tuple[str, ...] = {}
+
+
+class Workfile(Value, kw_only=True):
+    version: Literal[1] = 1
+    jobs: dict[JobName, Job]

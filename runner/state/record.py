@@ -1,0 +1,107 @@
+"""The record: what came of a run, bound to its spec by digest."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from runner.errors import Exit
+from runner.state.spec import Sha256, Value
+
+RECORD_VERSION = 1
+
+Ending = Literal["exited", "time-limit", "out-of-memory", "disk-full", "interrupted", "not-started"]
+Problem = Literal["missing", "outside", "special", "secret", "unreadable"]
+
+
+class Verdict(StrEnum):
+    """What a comparison concludes. Order of definition is order of severity."""
+
+    IDENTICAL = "identical"
+    EQUIVALENT = "equivalent"
+    DIVERGED = "diverged"
+    NONDETERMINISTIC = "nondeterministic"
+    FAILED = "failed"
+    UNREBUILDABLE = "unrebuildable"
+    REFUSED = "refused"
+    TAMPERED = "tampered"
+
+
+EXIT_OF_VERDICT = {
+    Verdict.IDENTICAL: Exit.OK,
+    Verdict.EQUIVALENT: Exit.OK,
+    Verdict.DIVERGED: Exit.DIFFERENT,
+    Verdict.NONDETERMINISTIC: Exit.DIFFERENT,
+    Verdict.FAILED: Exit.JOB_FAILED,
+    Verdict.UNREBUILDABLE: Exit.UNREBUILDABLE,
+    Verdict.REFUSED: Exit.REFUSED,
+    Verdict.TAMPERED: Exit.TAMPERED,
+}
+
+
+def worst(verdicts: list[Verdict]) -> Verdict:
+    """The overall verdict of several; of none, `identical`."""
+    order = list(Verdict)
+    return max(verdicts, key=order.index, default=Verdict.IDENTICAL)
+
+
+class Output(Value):
+    """One file of a declared output. `path` is relative to the workspace, or `stdout`."""
+
+    path: str
+    sha256: Sha256
+    size: int
+    executable: bool = False
+
+
+class OutputProblem(Value):
+    """A declared output that could not be taken, and why."""
+
+    path: str
+    problem: Problem
+    detail: str = ""
+
+
+class OutputVerdict(Value):
+    """`detail` says what differs, or what was tolerated or ignored."""
+
+    path: str
+    verdict: Verdict
+    comparator: str
+    detail: str = ""
+
+
+class Outcome(Value, kw_only=True):
+    """How the job's process ended. `duration_s` is the container's life in seconds."""
+
+    ending: Ending
+    exit_code: int
+    duration_s: float
+    detail: str = ""
+
+
+class ReplayResult(Value, kw_only=True):
+    replay_of: str
+    verdict: Verdict
+    outputs: tuple[OutputVerdict, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Record(Value, kw_only=True):
+    """`spec_sha256` is the digest of the spec file's bytes; `undeclared` names files the job also wrote."""
+
+    record: Literal[1] = RECORD_VERSION
+    run_id: str
+    spec_sha256: Sha256
+    state_digest: Sha256
+    started: str
+    outcome: Outcome
+    outputs: tuple[Output, ...] = ()
+    problems: tuple[OutputProblem, ...] = ()
+    undeclared: tuple[str, ...] = ()
+    replay: ReplayResult | None = None
+
+    @property
+    def ok(self) -> bool:
+        """The job exited 0 and every declared output was taken."""
+        return self.outcome.ending == "exited" and self.outcome.exit_code == 0 and not self.problems

@@ -1,0 +1,239 @@
+"""The state spec: state, observations and contract of one run.
+
+`State` holds every condition that the result depends on, and nothing else: the state digest covers all
+of it. `Observed` explains and helps to find things again; no digest covers it. `Contract` is what the
+job promises. The three are written before the job starts and never changed after.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from runner.state.digest import DIGEST_PATTERN, Digest, digest_value
+
+SPEC_VERSION = 1
+
+Sha256 = Annotated[str, Meta(pattern=DIGEST_PATTERN)]
+Network = Literal["none", "open"]
+Determinism = Literal["off", "same-host", "portable"]
+
+
+class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of all recorded values: immutable, strict about unknown keys, absent keys left out."""
+
+
+# --- state: what the digest covers -------------------------------------------------------------------
+
+
+class Params(Value):
+    """A parameter file, kept byte for byte at its path, or a mapping given as JSON in REPLAY_PARAMS."""
+
+    values: dict[str, Any] = {}
+    file: str | None = None
+    sha256: Sha256 | None = None
+
+
+class ImageConfig(Value):
+    """The part of an image's configuration that reaches the job."""
+
+    env: dict[str, str] = {}
+    user: str | None = None
+    workdir: str | None = None
+    entrypoint: tuple[str, ...] | None = None
+
+
+class Image(Value):
+    """An image by what it is: platform, digests of its unpacked layers, runtime configuration."""
+
+    platform: str
+    diff_ids: tuple[Sha256, ...]
+    config: ImageConfig = ImageConfig()
+
+
+class Wheel(Value):
+    """One locked package: normalised name, version, wheel file name and digest of the wheel's bytes."""
+
+    name: str
+    version: str
+    wheel: str
+    sha256: Sha256
+
+
+class Dependencies(Value):
+    """`locked` is absent when the job uses what the image holds."""
+
+    python: str | None = None
+    locked: tuple[Wheel, ...] | None = None
+    system_packages: bool = False
+    project: bool = False
+
+
+class Limits(Value):
+    """`memory`, `shm`, `disk` in bytes, `time` in seconds, `cpus` in cores, `processes` and `gpus` as counts."""
+
+    memory: int | None = None
+    cpus: float | None = None
+    gpus: int | None = None
+    shm: int | None = None
+    disk: int | None = None
+    processes: int | None = None
+    time: float | None = None
+
+
+class Access(Value):
+    network: Network = "none"
+    limits: Limits = Limits()
+    determinism: Determinism = "same-host"
+
+
+class State(Value, kw_only=True):
+    """Every condition that the job's result depends on. Equal conditions give an equal digest."""
+
+    command: tuple[str, ...]
+    code: Sha256
+    params: Params | None = None
+    image: Image
+    dependencies: Dependencies = Dependencies()
+    env: dict[str, str] = {}
+    secrets: tuple[str, ...] = ()
+    data: dict[str, Sha256] = {}
+    model: dict[str, Sha256] = {}
+    access: Access = Access()
+
+
+# --- observed: facts about where and when it was seen -------------------------------------------------
+
+
+class CodeSeen(Value):
+    commit: str | None = None
+    branch: str | None = None
+    remote: str | None = None
+    dirty: tuple[str, ...] = ()
+    submodules: dict[str, str] = {}
+
+
+class ImageSeen(Value):
+    """Names under which the image was found. `archived` says that the store keeps the image itself."""
+
+    reference: str | None = None
+    config: str | None = None
+    manifest: str | None = None
+    repo_digests: tuple[str, ...] = ()
+    folder: str | None = None
+    archived: bool = False
+
+
+class DependenciesSeen(Value):
+    """`requested` is the requirement text; `image_packages` maps names to versions found in the image."""
+
+    source: str | None = None
+    requested: tuple[str, ...] = ()
+    tree: Sha256 | None = None
+    image_packages: dict[str, str] = {}
+    vcs: dict[str, str] = {}
+
+
+class DvcPin(Value):
+    """What DVC calls this version. `hash` is `md5` or, from DVC 2, `md5-dos2unix`."""
+
+    md5: str
+    hash: Literal["md5", "md5-dos2unix"] = "md5"
+    size: int | None = None
+    nfiles: int | None = None
+    remote: str | None = None
+    inside: str | None = None
+
+
+class DataSeen(Value):
+    dvc: DvcPin | None = None
+    size: int | None = None
+    nfiles: int | None = None
+
+
+class SecretSeen(Value, rename={"source": "from"}):
+    """Where a secret was taken from, and a keyed fingerprint that only this store can recompute."""
+
+    source: str
+    fingerprint: str
+
+
+class AccessSeen(Value):
+    secrets: dict[str, SecretSeen] = {}
+
+
+class HostSeen(Value):
+    machine: str | None = None
+    cpu: str | None = None
+    flags: tuple[str, ...] = ()
+    cores: int | None = None
+    kernel: str | None = None
+    engine: str | None = None
+    gpu: tuple[str, ...] = ()
+
+
+class Observed(Value):
+    code: CodeSeen = CodeSeen()
+    image: ImageSeen = ImageSeen()
+    dependencies: DependenciesSeen = DependenciesSeen()
+    data: dict[str, DataSeen] = {}
+    model: dict[str, DataSeen] = {}
+    access: AccessSeen = AccessSeen()
+    host: HostSeen = HostSeen()
+
+
+# --- contract: what the job promises ------------------------------------------------------------------
+
+
+class OutputRule(Value):
+    """How one output is compared.
+
+    `rtol`, `atol`: relative and absolute tolerance of numbers (`json`). `ignore`: dotted paths left out
+    (`json`). `normalise`: names of text normalisers (`text`).
+    """
+
+    compare: str = "bytes"
+    rtol: float = 0.0
+    atol: float = 0.0
+    ignore: tuple[str, ...] = ()
+    normalise: tuple[str, ...] = ()
+
+
+class Contract(Value):
+    outputs: dict[str, OutputRule] = {}
+
+
+# --- the spec ------------------------------------------------------------------------------------------
+
+
+class ToolInfo(Value):
+    version: str
+
+
+class RunInfo(Value, kw_only=True):
+    id: str
+    job: str
+    created: str
+    tool: ToolInfo
+    labels: tuple[str, ...] = ()
+    replay_of: str | None = None
+
+
+class StateSpec(Value, kw_only=True):
+    spec: Literal[1] = SPEC_VERSION
+    run: RunInfo
+    state: State
+    observed: Observed = Observed()
+    contract: Contract = Contract()
+    digest: Sha256
+
+    def __post_init__(self) -> None:
+        if self.spec != SPEC_VERSION:
+            raise ValueError(f"spec version {self.spec} is not known")
+
+
+def state_digest(state: State) -> Digest:
+    """The state digest: equal conditions give an equal digest, anywhere, any time."""
+    return digest_value(state)
