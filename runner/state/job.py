@@ -12,7 +12,7 @@ JobName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*(-[A-Za-z0-9_.
 EnvName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
-class JobLimits(Value):
+class JobLimits(Value, frozen=True):
     """Sizes as `2g`, `64m` or bytes; times as `1h`, `90s` or seconds."""
 
     memory: str | int | None = None
@@ -24,7 +24,7 @@ class JobLimits(Value):
     time: str | int | float | None = None
 
 
-class Job(Value, kw_only=True):
+class Job(Value, frozen=True, kw_only=True):
     """What can be run. A string command goes to `sh -c`, a list is executed as it is."""
 
     command: str | tuple[str, ...] | None = None
@@ -46,6 +46,6 @@ class Job(Value, kw_only=True):
     outputs: dict[str, OutputRule | str | None] | tuple[str, ...] = {}
 
 
-class Workfile(Value, kw_only=True):
+class Workfile(Value, frozen=True, kw_only=True):
     version: Literal[1] = 1
     jobs: dict[JobName, Job]

@@ -45,7 +45,7 @@ def worst(verdicts: list[Verdict]) -> Verdict:
     return max(verdicts, key=order.index, default=Verdict.IDENTICAL)
 
 
-class Output(Value):
+class Output(Value, frozen=True):
     """One file of a declared output. `path` is relative to the workspace, or `stdout`."""
 
     path: str
@@ -54,7 +54,7 @@ class Output(Value):
     executable: bool = False
 
 
-class OutputProblem(Value):
+class OutputProblem(Value, frozen=True):
     """A declared output that could not be taken, and why."""
 
     path: str
@@ -62,7 +62,7 @@ class OutputProblem(Value):
     detail: str = ""
 
 
-class OutputVerdict(Value):
+class OutputVerdict(Value, frozen=True):
     """`detail` says what differs, or what was tolerated or ignored."""
 
     path: str
@@ -71,7 +71,7 @@ class OutputVerdict(Value):
     detail: str = ""
 
 
-class Outcome(Value, kw_only=True):
+class Outcome(Value, frozen=True, kw_only=True):
     """How the job's process ended. `duration_s` is the container's life in seconds."""
 
     ending: Ending
@@ -80,14 +80,14 @@ class Outcome(Value, kw_only=True):
     detail: str = ""
 
 
-class ReplayResult(Value, kw_only=True):
+class ReplayResult(Value, frozen=True, kw_only=True):
     replay_of: str
     verdict: Verdict
     outputs: tuple[OutputVerdict, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-class Record(Value, kw_only=True):
+class Record(Value, frozen=True, kw_only=True):
     """`spec_sha256` is the digest of the spec file's bytes; `undeclared` names files the job also wrote."""
 
     record: Literal[1] = RECORD_VERSION

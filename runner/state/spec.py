@@ -28,7 +28,7 @@ class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 # --- state: what the digest covers -------------------------------------------------------------------
 
 
-class Params(Value):
+class Params(Value, frozen=True):
     """A parameter file, kept byte for byte at its path, or a mapping given as JSON in REPLAY_PARAMS."""
 
     values: dict[str, Any] = {}
@@ -36,7 +36,7 @@ class Params(Value):
     sha256: Sha256 | None = None
 
 
-class ImageConfig(Value):
+class ImageConfig(Value, frozen=True):
     """The part of an image's configuration that reaches the job."""
 
     env: dict[str, str] = {}
@@ -45,7 +45,7 @@ class ImageConfig(Value):
     entrypoint: tuple[str, ...] | None = None
 
 
-class Image(Value):
+class Image(Value, frozen=True):
     """An image by what it is: platform, digests of its unpacked layers, runtime configuration."""
 
     platform: str
@@ -53,7 +53,7 @@ class Image(Value):
     config: ImageConfig = ImageConfig()
 
 
-class Wheel(Value):
+class Wheel(Value, frozen=True):
     """One locked package: normalised name, version, wheel file name and digest of the wheel's bytes."""
 
     name: str
@@ -62,7 +62,7 @@ class Wheel(Value):
     sha256: Sha256
 
 
-class Dependencies(Value):
+class Dependencies(Value, frozen=True):
     """`locked` is absent when the job uses what the image holds."""
 
     python: str | None = None
@@ -71,7 +71,7 @@ class Dependencies(Value):
     project: bool = False
 
 
-class Limits(Value):
+class Limits(Value, frozen=True):
     """`memory`, `shm`, `disk` in bytes, `time` in seconds, `cpus` in cores, `processes` and `gpus` as counts."""
 
     memory: int | None = None
@@ -83,13 +83,13 @@ class Limits(Value):
     time: float | None = None
 
 
-class Access(Value):
+class Access(Value, frozen=True):
     network: Network = "none"
     limits: Limits = Limits()
     determinism: Determinism = "same-host"
 
 
-class State(Value, kw_only=True):
+class State(Value, frozen=True, kw_only=True):
     """Every condition that the job's result depends on. Equal conditions give an equal digest."""
 
     command: tuple[str, ...]
@@ -107,7 +107,7 @@ class State(Value, kw_only=True):
 # --- observed: facts about where and when it was seen -------------------------------------------------
 
 
-class CodeSeen(Value):
+class CodeSeen(Value, frozen=True):
     commit: str | None = None
     branch: str | None = None
     remote: str | None = None
@@ -115,7 +115,7 @@ class CodeSeen(Value):
     submodules: dict[str, str] = {}
 
 
-class ImageSeen(Value):
+class ImageSeen(Value, frozen=True):
     """Names under which the image was found. `archived` says that the store keeps the image itself."""
 
     reference: str | None = None
@@ -126,7 +126,7 @@ class ImageSeen(Value):
     archived: bool = False
 
 
-class DependenciesSeen(Value):
+class DependenciesSeen(Value, frozen=True):
     """`requested` is the requirement text; `image_packages` maps names to versions found in the image."""
 
     source: str | None = None
@@ -136,7 +136,7 @@ class DependenciesSeen(Value):
     vcs: dict[str, str] = {}
 
 
-class DvcPin(Value):
+class DvcPin(Value, frozen=True):
     """What DVC calls this version. `hash` is `md5` or, from DVC 2, `md5-dos2unix`."""
 
     md5: str
@@ -147,24 +147,24 @@ class DvcPin(Value):
     inside: str | None = None
 
 
-class DataSeen(Value):
+class DataSeen(Value, frozen=True):
     dvc: DvcPin | None = None
     size: int | None = None
     nfiles: int | None = None
 
 
-class SecretSeen(Value, rename={"source": "from"}):
+class SecretSeen(Value, frozen=True, rename={"source": "from"}):
     """Where a secret was taken from, and a keyed fingerprint that only this store can recompute."""
 
     source: str
     fingerprint: str
 
 
-class AccessSeen(Value):
+class AccessSeen(Value, frozen=True):
     secrets: dict[str, SecretSeen] = {}
 
 
-class HostSeen(Value):
+class HostSeen(Value, frozen=True):
     machine: str | None = None
     cpu: str | None = None
     flags: tuple[str, ...] = ()
@@ -174,7 +174,7 @@ class HostSeen(Value):
     gpu: tuple[str, ...] = ()
 
 
-class Observed(Value):
+class Observed(Value, frozen=True):
     code: CodeSeen = CodeSeen()
     image: ImageSeen = ImageSeen()
     dependencies: DependenciesSeen = DependenciesSeen()
@@ -187,7 +187,7 @@ class Observed(Value):
 # --- contract: what the job promises ------------------------------------------------------------------
 
 
-class OutputRule(Value):
+class OutputRule(Value, frozen=True):
     """How one output is compared.
 
     `rtol`, `atol`: relative and absolute tolerance of numbers (`json`). `ignore`: dotted paths left out
@@ -201,18 +201,18 @@ class OutputRule(Value):
     normalise: tuple[str, ...] = ()
 
 
-class Contract(Value):
+class Contract(Value, frozen=True):
     outputs: dict[str, OutputRule] = {}
 
 
 # --- the spec ------------------------------------------------------------------------------------------
 
 
-class ToolInfo(Value):
+class ToolInfo(Value, frozen=True):
     version: str
 
 
-class RunInfo(Value, kw_only=True):
+class RunInfo(Value, frozen=True, kw_only=True):
     id: str
     job: str
     created: str
@@ -221,7 +221,7 @@ class RunInfo(Value, kw_only=True):
     replay_of: str | None = None
 
 
-class StateSpec(Value, kw_only=True):
+class StateSpec(Value, frozen=True, kw_only=True):
     spec: Literal[1] = SPEC_VERSION
     run: RunInfo
     state: State
