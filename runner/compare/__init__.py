@@ -1,0 +1,18 @@
+"""Compare: outputs of the original run × outputs of the replay → a verdict for each, with the reason.
+
+Bytes come first; only outputs whose bytes differ are opened, by the comparator that the contract names.
+
+- `outputs` pairs outputs and finds each one's rule; `registry` knows the comparators by name
+- `comparator` is the interface; `raw`, `text` and `jsonlike` implement it, one a file
+- `mismatch`, `normalise`, `jsonread`, `tolerance`, `shown` are what they share
+
+Files compared were written by strangers: they are streamed or bounded, a malformed one is a finding and
+not an error, and nothing of them reaches a detail except through `shown`.
+"""
+
+from runner.compare.comparator import Comparator, Comparison
+from runner.compare.outputs import compare_outputs
+from runner.compare.registry import check_rule
+from runner.compare.shown import shown
+
+__all__ = ["Comparator", "Comparison", "check_rule", "compare_outputs", "shown"]

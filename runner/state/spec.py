@@ -63,9 +63,10 @@ class Wheel(Value, frozen=True):
 
 
 class Dependencies(Value, frozen=True):
-    """`locked` is absent when the job uses what the image holds."""
+    """`locked` is absent when the job uses what the image holds; `interpreter` when it is `python3`."""
 
     python: str | None = None
+    interpreter: str | None = None
     locked: tuple[Wheel, ...] | None = None
     system_packages: bool = False
     project: bool = False

@@ -1,0 +1,169 @@
+"""Capture: job → state spec, before the job starts.
+
+Each layer observes its part of the present; here they are put together. Nothing is run but what it takes
+to look (an image's Python is asked once) and to lock (once per requirements and image).
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
+
+from runner import __version__
+from runner.compare import check_rule
+from runner.errors import UsageError
+from runner.execute import job_owner
+from runner.layers import access, code, data, dependencies, env, host, image, params
+from runner.layers.dependencies import Locker
+from runner.state.digest import digest_value
+from runner.state.job import Job
+from runner.state.paths import STDOUT, covers, inside
+from runner.state.spec import (
+    Access,
+    AccessSeen,
+    Contract,
+    DataSeen,
+    Observed,
+    OutputRule,
+    RunInfo,
+    State,
+    StateSpec,
+    ToolInfo,
+    state_digest,
+)
+from runner.store.runs import new_run_id
+from runner.tools.containers import Engine
+from runner.tools.interrupts import Interrupts
+from runner.tools.probe import probe
+from runner.workspace import Workspace
+
+Say = Callable[[str], None]
+
+
+class Captured(msgspec.Struct, frozen=True):
+    """A spec, and the secrets' values, which are kept nowhere else."""
+
+    spec: StateSpec
+    secrets: dict[str, bytes]
+
+
+def capture(
+    workspace: Workspace,
+    engine: Engine,
+    name: str,
+    job: Job,
+    interrupts: Interrupts,
+    say: Say,
+    *,
+    relock: bool = False,
+    now: datetime.datetime,
+) -> Captured:
+    """The state that the job would run under now, its files safe in the store.
+
+    Raises `UsageError` for what a person must mend, `OutsideError` when the engine, the index or a
+    registry fails.
+    """
+    store, root = workspace.store, workspace.root
+    outputs = contract_outputs(job)
+    limits = access.limits(job.limits)
+    secrets = access.read_secrets(job.secrets, root, os.environ)
+    found = image.observe(engine, store, root, job.image, job.entrypoint == "keep", say)
+    probed = probe(engine, store.cache, found.id, job.python, interrupts) if job.python else None
+    identity = digest_value(found.identity)
+    locker = Locker(engine, found.id, identity, probed, job_owner(), interrupts, say) if probed else None
+    locked, locked_seen = dependencies.observe(store, root, job, probed, locker, relock)
+    data_found = [data.observe(store, root, path) for path in job.data]
+    model_found = [data.observe_model(store, root, path) for path in job.model]
+    parameters = params.observe(store, root, job.params)
+    refuse_overlaps(job, outputs)
+    files = code.observe(root, set(owned_paths(workspace, job)))
+    state = State(
+        command=command_of(job),
+        code=code.keep(store, root, files),
+        params=parameters,
+        image=found.identity,
+        dependencies=locked,
+        env=env.observe(job.env, os.environ, job.determinism, limits.cpus, locked.locked or ()),
+        secrets=tuple(sorted(job.secrets)),
+        data={path: version.digest for path, version, _ in sorted(data_found)},
+        model={path: version.digest for path, version, _ in sorted(model_found)},
+        access=Access(network=job.network, limits=limits, determinism=job.determinism),
+    )
+    observed = Observed(
+        code=code.seen(root),
+        image=found.seen,
+        dependencies=locked_seen,
+        data=_seen(data_found),
+        model=_seen(model_found),
+        access=AccessSeen(access.seen(job.secrets, secrets, store.fingerprint_key())) if secrets else AccessSeen(),
+        host=host.observe(engine.version()),
+    )
+    run = RunInfo(
+        id=new_run_id(name, now),
+        job=name,
+        created=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        tool=ToolInfo(version=__version__),
+        labels=tuple(sorted(set(job.labels))),
+    )
+    spec = StateSpec(run=run, state=state, observed=observed, contract=Contract(outputs), digest=state_digest(state))
+    return Captured(spec, secrets)
+
+
+def command_of(job: Job) -> tuple[str, ...]:
+    if isinstance(job.command, str) and job.command.strip():
+        return ("sh", "-c", job.command)
+    if isinstance(job.command, tuple) and job.command:
+        return job.command
+    raise UsageError("the job has no command", next="give it a `command`, or the `stage` of a dvc.yaml")
+
+
+def contract_outputs(job: Job) -> dict[str, OutputRule]:
+    """Each declared output with its rule. Raises `UsageError` for paths and rules that cannot be."""
+    declared: Mapping[str, OutputRule | str | None]
+    declared = job.outputs if isinstance(job.outputs, dict) else dict.fromkeys(job.outputs)
+    rules: dict[str, OutputRule] = {}
+    for path, rule in declared.items():
+        name = path if path == STDOUT else inside(path, "outputs")
+        rules[name] = OutputRule(rule) if isinstance(rule, str) else rule or OutputRule()
+        check_rule(name, rules[name])
+    return dict(sorted(rules.items()))
+
+
+def owned_paths(workspace: Workspace, job: Job) -> Iterator[str]:
+    """Paths that belong to other layers than code: this job's, and every declared job's outputs."""
+    yield from job.data
+    yield from job.model
+    if isinstance(job.params, str):
+        yield str(inside(job.params, "params"))
+    if job.dependencies and not job.dependencies.startswith(dependencies.PYPROJECT):
+        yield job.dependencies
+    if job.image and image.image_folder(workspace.root, job.image):
+        yield job.image.rstrip("/").removeprefix("./")
+    jobs = [job]
+    if (workspace.root / code.WORKFILE).is_file():
+        jobs += workspace.workfile().jobs.values()
+    for one in jobs:
+        yield from (path for path in contract_outputs(one) if path != STDOUT)
+    store = workspace.store.folder
+    if workspace.root in store.parents:
+        yield str(store.relative_to(workspace.root))
+
+
+def refuse_overlaps(job: Job, outputs: Mapping[str, OutputRule]) -> None:
+    """An input is read-only, so an output at, in or around one could never be written or be told apart."""
+    for given in (*job.data, *job.model):
+        path = inside(given, "data")
+        for output in outputs:
+            if covers(path, output) or covers(output, path):
+                raise UsageError(
+                    f"{output} is declared as an output, and {path} as data or model",
+                    "inputs are read-only in the job",
+                    "write the result to a path of its own",
+                )
+
+
+def _seen(found: list[tuple[str, data.Version, DataSeen]]) -> dict[str, DataSeen]:
+    return {path: seen for path, _, seen in sorted(found, key=lambda one: one[0])}

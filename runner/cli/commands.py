@@ -1,0 +1,203 @@
+"""The commands: their options and help, each a thin call into the step that does the work.
+
+Imports stand inside the functions: most commands need a small part of the package, and the command is
+started hundreds of times a night.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+NAMES = frozenset("run replay diff ls show logs outputs rm gc init doctor".split())
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+StoreOption = Annotated[
+    Path | None,
+    typer.Option("--store", help="The store to use. Default: REPLAY_STORE, or the nearest .replay upwards."),
+]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run-id or any unique part of one, or a spec's path.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No messages and no output of the job.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Put every command on the app, in the order in which the help lists them."""
+    app.callback(invoke_without_command=True)(_top)
+    for command in (run, replay, diff, ls, show, logs, outputs, rm, gc, init, doctor):
+        app.command()(command)
+
+
+def _top(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Record what a job ran, run exactly that again, and say whether the result is the same.
+
+    `replay RUN` with RUN no command replays that run. Add --debug to any command for a traceback.
+    """
+    if version:
+        from runner import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def run(
+    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="A job of replay.yaml.")] = None,
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[-- COMMAND...]", help="A command to run without a replay.yaml."),
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="With a command: its image.")] = None,
+    dependencies: Annotated[str | None, typer.Option(help="With a command: a requirements file.")] = None,
+    data: Annotated[list[str] | None, typer.Option(help="With a command: a data path under DVC.")] = None,
+    output: Annotated[list[str] | None, typer.Option(help="With a command: a path it writes, or stdout.")] = None,
+    env: Annotated[list[str] | None, typer.Option(help="With a command: NAME=VALUE, or NAME to take yours.")] = None,
+    params: Annotated[str | None, typer.Option(help="With a command: a parameter file.")] = None,
+    network: Annotated[str, typer.Option(help="With a command: none or open.")] = "none",
+    name: Annotated[str, typer.Option(help="With a command: the name its runs get.")] = "adhoc",
+    relock: Annotated[bool, typer.Option("--relock", help="Resolve the dependencies anew.")] = False,
+    quiet: Quiet = False,
+    store: StoreOption = None,
+    as_json: Json = False,
+) -> int:
+    """Record a run: its state spec before it starts, its outputs when it has ended.
+
+    Exits 0 when the job succeeded and wrote every declared output, 4 when it did not.
+    """
+    from runner.cli import running
+
+    adhoc = running.AdHoc(
+        image=image,
+        dependencies=dependencies,
+        data=tuple(data or ()),
+        outputs=tuple(output or ()),
+        env=tuple(env or ()),
+        params=params,
+        network=network,
+        name=name,
+    )
+    return running.run(job, command or [], adhoc, relock=relock, quiet=quiet, store=store, as_json=as_json)
+
+
+def replay(
+    run: RunArgument,
+    times: Annotated[
+        int | None, typer.Option(min=1, help="Replay this often. Default: 1, once more if it differs.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done for each layer.")] = False,
+    quiet: Quiet = False,
+    store: StoreOption = None,
+    as_json: Json = False,
+) -> int:
+    """Rebuild exactly the state of a run, run it again, compare the outputs, and give a verdict.
+
+    Exits 0 for identical or equivalent, 1 diverged or nondeterministic, 3 unrebuildable, 4 failed, 5 tampered.
+    """
+    from runner.cli import running
+
+    return running.replay(run, times=times, dry_run=dry_run, quiet=quiet, store=store, as_json=as_json)
+
+
+def diff(
+    a: RunArgument,
+    b: RunArgument,
+    store: StoreOption = None,
+    as_json: Json = False,
+) -> int:
+    """Name what differs between the states of two runs, layer by layer. Exits 0 when they are equal, else 1."""
+    from runner.cli import looking
+
+    return looking.diff(a, b, store, as_json)
+
+
+def ls(
+    job: Annotated[str | None, typer.Option(help="Only runs of this job.")] = None,
+    label: Annotated[str | None, typer.Option(help="Only runs with this label.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only ok, failed, running, interrupted, or a verdict.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only runs whose state digest begins so.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="The newest so many; 0 for all.")] = 50,
+    store: StoreOption = None,
+    as_json: Json = False,
+) -> int:
+    """List runs, newest first."""
+    from runner.cli import looking
+
+    return looking.ls(looking.Filter(job, label, status, state, limit), store, as_json)
+
+
+def show(run: RunArgument, store: StoreOption = None, as_json: Json = False) -> int:
+    """Show a run: its state, how it ended, its outputs."""
+    from runner.cli import looking
+
+    return looking.show(run, store, as_json)
+
+
+def logs(
+    run: RunArgument,
+    stream: Annotated[str, typer.Option(help="both, stdout or stderr.")] = "both",
+    store: StoreOption = None,
+    as_json: Json = False,
+) -> int:
+    """Print what the job printed, both streams in the order in which they came."""
+    from runner.cli import looking
+
+    return looking.logs(run, stream, store, as_json)
+
+
+def outputs(
+    run: RunArgument,
+    to: Annotated[Path | None, typer.Option(help="Copy the outputs into this folder.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
+    store: StoreOption = None,
+    as_json: Json = False,
+) -> int:
+    """List the outputs of a run, or copy them out of the store."""
+    from runner.cli import looking
+
+    return looking.outputs(run, to, force, store, as_json)
+
+
+def rm(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs to forget.")],
+    store: StoreOption = None,
+    as_json: Json = False,
+) -> int:
+    """Forget runs: spec, record and logs. What only they needed goes with the next gc."""
+    from runner.cli import keeping
+
+    return keeping.rm(runs, store, as_json)
+
+
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    store: StoreOption = None,
+    as_json: Json = False,
+) -> int:
+    """Remove from the store what no run needs."""
+    from runner.cli import keeping
+
+    return keeping.gc(dry_run, store, as_json)
+
+
+def init(
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a replay.yaml that is there.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Write a commented replay.yaml from what is found here."""
+    from runner.cli import keeping
+
+    return keeping.init(force, as_json)
+
+
+def doctor(store: StoreOption = None, as_json: Json = False) -> int:
+    """Say what is missing on this machine or in this workspace, and the one command that mends it."""
+    from runner.cli import keeping
+
+    return keeping.examine(store, as_json)

@@ -1,0 +1,186 @@
+"""The commands that run jobs: `run` and `replay`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import typer
+
+from runner.cli.output import Progress, print_json, safe, table
+from runner.errors import Exit, UsageError
+from runner.rebuild import Plan
+from runner.replay import Original, Replayed, original_of, overall
+from runner.replay import replay as replay_runs
+from runner.run import Session, make_plan, record_run
+from runner.stages import job_of_stage
+from runner.state.job import Job
+from runner.state.record import EXIT_OF_VERDICT, Outcome, Record, ReplayResult
+from runner.tools.containers import connect
+from runner.tools.interrupts import listening
+from runner.workspace import Workspace, open_workspace
+
+
+class AdHoc(msgspec.Struct, frozen=True):
+    """A job given on the command line instead of in `replay.yaml`."""
+
+    image: str | None
+    dependencies: str | None
+    data: tuple[str, ...]
+    outputs: tuple[str, ...]
+    env: tuple[str, ...]
+    params: str | None
+    network: str
+    name: str
+
+
+def run(
+    job: str | None,
+    command: Sequence[str],
+    adhoc: AdHoc,
+    *,
+    relock: bool,
+    quiet: bool,
+    store: Path | None,
+    as_json: bool,
+) -> int:
+    workspace = open_workspace(Path.cwd(), store, create=True)
+    words = [*([job] if job and adhoc.image else []), *command]
+    name, wanted = (adhoc.name, _adhoc_job(adhoc, words)) if adhoc.image else _declared(workspace, job, command)
+    with session(workspace, quiet=quiet or as_json) as here:
+        spec, record = record_run(here, name, wanted, relock=relock)
+    if as_json:
+        print_json(
+            {
+                "run_id": record.run_id,
+                "state_digest": record.state_digest,
+                "exit_code": record.outcome.exit_code,
+                "outputs": [{"path": o.path, "sha256": o.sha256, "size": o.size} for o in record.outputs],
+                "problems": record.problems,
+                "ending": record.outcome.ending,
+                "duration_s": record.outcome.duration_s,
+            }
+        )
+    else:
+        typer.echo(_recorded(spec.run.id, record), nl=False)
+    if record.outcome.ending == "interrupted":
+        return Exit.INTERRUPTED
+    return Exit.OK if record.ok else Exit.JOB_FAILED
+
+
+def replay(part: str, *, times: int | None, dry_run: bool, quiet: bool, store: Path | None, as_json: bool) -> int:
+    workspace = open_workspace(Path.cwd(), store)
+    original = original_of(workspace.find_run(part))
+    with session(workspace, quiet=quiet or as_json) as here:
+        if dry_run:
+            return _print_plan(make_plan(here, original.spec), original, as_json)
+        done = replay_runs(here, original, times)
+        result = overall(here, original, done)
+    if as_json:
+        print_json(_replay_json(done, result))
+    else:
+        typer.echo(_verdict(done, result), nl=False)
+    return EXIT_OF_VERDICT[result.verdict]
+
+
+@contextlib.contextmanager
+def session(workspace: Workspace, *, quiet: bool) -> Iterator[Session]:
+    progress = Progress(quiet)
+    try:
+        with listening() as interrupts:
+            yield Session(workspace, connect(), interrupts, progress.say, None if quiet else progress.echo)
+    finally:
+        progress.close()
+
+
+def _declared(workspace: Workspace, job: str | None, command: Sequence[str]) -> tuple[str, Job]:
+    if command:
+        raise UsageError("a command needs an image to run in", next="`replay run --image IMAGE -- COMMAND …`")
+    if job is None:
+        jobs = sorted(workspace.workfile().jobs)
+        if len(jobs) != 1:
+            raise UsageError("which job?", f"replay.yaml has {', '.join(jobs)}", "`replay run JOB`")
+        job = jobs[0]
+    return job, job_of_stage(workspace.root, workspace.job(job))
+
+
+def _adhoc_job(adhoc: AdHoc, words: Sequence[str]) -> Job:
+    if not words:
+        raise UsageError("what is to be run?", next="`replay run --image IMAGE -- COMMAND …`")
+    described = {
+        "command": list(words),
+        "image": adhoc.image,
+        "dependencies": adhoc.dependencies,
+        "data": adhoc.data,
+        "outputs": adhoc.outputs,
+        "env": {name: (value if given else None) for name, given, value in (e.partition("=") for e in adhoc.env)},
+        "params": adhoc.params,
+        "network": adhoc.network,
+    }
+    try:
+        return msgspec.convert(described, Job)
+    except msgspec.ValidationError as error:
+        raise UsageError("the job given on the command line cannot be", str(error)) from error
+
+
+def _recorded(run_id: str, record: Record) -> str:
+    lines = [f"{output.path}\t{output.size}\t{output.sha256[:19]}".split("\t") for output in record.outputs]
+    text = f"{'recorded' if record.ok else 'failed'}  {run_id}\n"
+    text += f"  {_ended(record.outcome)}\n"
+    text += table([("  " + safe(path), f"{size} bytes", digest) for path, size, digest in lines])
+    for problem in record.problems:
+        text += f"  {safe(problem.path)}: {problem.problem}: {problem.detail}\n"
+    return text + f"again:  replay {run_id}\n"
+
+
+def _ended(outcome: Outcome) -> str:
+    if outcome.ending == "exited":
+        return f"exit {outcome.exit_code} after {outcome.duration_s:.1f} s"
+    words = {
+        "time-limit": "ended by its time limit",
+        "out-of-memory": "ended: out of memory",
+        "disk-full": "ended: it filled the disk or its limit",
+        "interrupted": "interrupted",
+        "not-started": "could not be started",
+    }
+    return f"{words[outcome.ending]} after {outcome.duration_s:.1f} s" + (
+        f" ({outcome.detail})" if outcome.detail else ""
+    )
+
+
+def _verdict(done: Sequence[Replayed], result: ReplayResult) -> str:
+    count = f"  ({len(done)} replays)" if len(done) > 1 else ""
+    text = f"{result.verdict.upper()}  {result.replay_of}{count}\n"
+    rows = [(f"  {safe(one.path)}", one.verdict, one.comparator, safe(one.detail)) for one in result.outputs]
+    text += table([tuple(str(cell) for cell in row) for row in rows])
+    text += "".join(f"  note: {safe(note)}\n" for note in result.notes)
+    return text + "".join(f"  replay {one.record.run_id}  {one.record.outcome.duration_s:.1f} s\n" for one in done)
+
+
+def _replay_json(done: Sequence[Replayed], result: ReplayResult) -> dict[str, object]:
+    last = done[-1]
+    return {
+        "replay_of": result.replay_of,
+        "run_id": last.record.run_id,
+        "verdict": result.verdict,
+        "state_digest": last.record.state_digest,
+        "outputs": [
+            {"path": o.path, "verdict": o.verdict, "comparator": o.comparator, "detail": o.detail}
+            for o in result.outputs
+        ],
+        "notes": result.notes,
+        "replays": [one.record.run_id for one in done],
+        "duration_s": round(sum(one.record.outcome.duration_s for one in done), 3),
+    }
+
+
+def _print_plan(made: Plan, original: Original, as_json: bool) -> int:
+    if as_json:
+        steps = [{"layer": s.layer, "action": s.action, "possible": s.possible} for s in made.steps]
+        print_json({"replay_of": original.spec.run.id, "possible": made.possible, "steps": steps})
+    else:
+        rows = [(f"  {s.layer}", ("" if s.possible else "MISSING: ") + safe(s.action)) for s in made.steps]
+        typer.echo(f"plan for {original.spec.run.id}  state {original.spec.digest[:19]}\n" + table(rows), nl=False)
+    return Exit.OK if made.possible else Exit.UNREBUILDABLE

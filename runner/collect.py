@@ -1,0 +1,137 @@
+"""Garbage collection: what no run needs goes; what a kept or running one needs stays.
+
+Needed is whatever a spec or record names, directly or through a listing. Every run that the store or the
+workspace's `state_specs/` knows is kept, until `replay rm` forgets it. Caches that no kept state would use
+go too; they can be made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from runner.layers import code, data, image
+from runner.layers.dependencies import Lock
+from runner.state.digest import Digest
+from runner.state.record import Record
+from runner.state.spec import State
+from runner.store.files import is_locked, remove_tree
+from runner.store.store import Store
+from runner.workspace import Workspace
+
+
+class Garbage(msgspec.Struct, frozen=True):
+    """What can go: blobs by digest, other files and folders by path; sizes in bytes."""
+
+    blobs: tuple[Digest, ...]
+    paths: tuple[Path, ...]
+    size: int
+
+
+def find_garbage(workspace: Workspace) -> Garbage:
+    """Call it with `store.collecting()` held, or for information only."""
+    store = workspace.store
+    needed = set(needed_blobs(workspace))
+    blobs = tuple(digest for digest in store.blobs.all() if digest not in needed)
+    paths = (
+        *_unused_locks(store, needed),
+        *_unused_images(store, needed),
+        *_left_over(store),
+        *_unused_caches(store, needed),
+    )
+    size = sum(_size(store.blobs.path(digest)) for digest in blobs) + sum(_size(path) for path in paths)
+    return Garbage(blobs, paths, size)
+
+
+def remove(store: Store, garbage: Garbage) -> None:
+    for path in garbage.paths:
+        remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for digest in garbage.blobs:
+        store.blobs.discard(digest)
+
+
+def needed_blobs(workspace: Workspace) -> Iterator[Digest]:
+    """Every blob that some run needs to be replayed or looked at.
+
+    A spec or record that cannot be read ends the collection: what it needs is not known. Raises
+    `ReplayError` naming it.
+    """
+    store = workspace.store
+    for run_id in workspace.run_ids():
+        run = workspace.run(run_id)
+        if not run.has_spec():
+            continue
+        spec, record = run.spec_and_record()
+        yield from _of_state(store, spec.state)
+        if record:
+            yield from _of_record(record)
+
+
+def _of_state(store: Store, state: State) -> Iterator[Digest]:
+    yield Digest(state.code)
+    if store.blobs.has(Digest(state.code)):
+        yield from (Digest(file.sha256) for file in code.files_of(store, Digest(state.code)))
+    if state.params and state.params.sha256:
+        yield Digest(state.params.sha256)
+    yield from (Digest(wheel.sha256) for wheel in state.dependencies.locked or ())
+    archive = image.archive_of(store, state.image)
+    if archive:
+        yield from (Digest(blob) for blob in (archive.config, *archive.layers))
+    for digest in (*state.data.values(), *state.model.values()):
+        yield Digest(digest)
+        if store.blobs.has(Digest(digest)):
+            yield from (Digest(file.sha256) for file in data.files_of(store, Digest(digest)) or ())
+
+
+def _of_record(record: Record) -> Iterator[Digest]:
+    yield from (Digest(output.sha256) for output in record.outputs)
+
+
+def _unused_locks(store: Store, needed: set[Digest]) -> Iterator[Path]:
+    """A lock goes when one of its wheels does: it would be made anew anyway."""
+    for path in sorted(store.locks.glob("*.json")):
+        try:
+            lock = msgspec.json.decode(path.read_bytes(), type=Lock)
+        except msgspec.DecodeError:
+            yield path
+            continue
+        if any(Digest(wheel.sha256) not in needed for wheel in lock.wheels):
+            yield path
+
+
+def _unused_images(store: Store, needed: set[Digest]) -> Iterator[Path]:
+    for path in sorted(store.images.glob("*.json")):
+        try:
+            archive = msgspec.json.decode(path.read_bytes(), type=image.Archive)
+        except msgspec.DecodeError:
+            yield path
+            continue
+        if Digest(archive.config) not in needed:
+            yield path
+
+
+def _left_over(store: Store) -> Iterator[Path]:
+    """Workspaces and temporary files of commands that were killed."""
+    yield from sorted(store.tmp.iterdir())
+    for folder in sorted(store.scratch.iterdir()):
+        if not is_locked(store.runs / folder.name / "lock"):
+            yield folder
+
+
+def _unused_caches(store: Store, needed: set[Digest]) -> Iterator[Path]:
+    """Views of versions that nobody needs. Trees and environments are kept by `environments_to_drop`."""
+    hexes = {digest.removeprefix("sha256:") for digest in needed}
+    views = store.cache / "views"
+    if views.is_dir():
+        yield from (folder for folder in sorted(views.iterdir()) if folder.name not in hexes)
+
+
+def _size(path: Path) -> int:
+    try:
+        if path.is_dir() and not path.is_symlink():
+            return sum(_size(entry) for entry in path.iterdir())
+        return path.lstat().st_size
+    except OSError:
+        return 0

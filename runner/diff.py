@@ -1,0 +1,216 @@
+"""Diff: state × state → changes, layer by layer, and what kind of drift they are. Pure.
+
+A change is the smallest difference that could be carried from one state to the other alone: one package,
+one variable, one parameter, one data path, one code file, the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from runner.state.spec import Image, Observed, State, StateSpec, Wheel
+
+LAYERS = ("code", "params", "image", "dependencies", "env", "data", "schema", "model", "access", "host")
+_PIPELINE_AND_RUNTIME = frozenset({"code", "params", "image", "dependencies", "env", "access"})
+_SHOWN_DIGEST = 19
+
+Files = Mapping[str, str]
+
+
+class Change(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`a` or `b` is absent where the thing itself is."""
+
+    layer: str
+    name: str
+    a: str | None = None
+    b: str | None = None
+
+
+class Diagnosis(msgspec.Struct, frozen=True):
+    kind: tuple[str, ...]
+    evidence: tuple[str, ...]
+
+
+class Diff(msgspec.Struct, frozen=True):
+    """`equal` is that of the state digests; `host` lists observations that differ, which are no conditions."""
+
+    a: str
+    b: str
+    equal: bool
+    changes: tuple[Change, ...]
+    host: tuple[Change, ...]
+    diagnosis: Diagnosis
+
+
+def diff(a: StateSpec, b: StateSpec, code_a: Files | None, code_b: Files | None) -> Diff:
+    """What differs between two specs. `code_a` and `code_b` map each code file to its digest, and its kind if it is
+    not plain; they are None where the store no longer has the list."""
+    changes = tuple(state_changes(a.state, b.state, code_a, code_b, a.observed, b.observed))
+    return Diff(
+        a=a.run.id,
+        b=b.run.id,
+        equal=a.digest == b.digest,
+        changes=changes,
+        host=tuple(_fields("host", a.observed.host, b.observed.host)),
+        diagnosis=diagnose(changes),
+    )
+
+
+def state_changes(
+    a: State, b: State, code_a: Files | None, code_b: Files | None, seen_a: Observed, seen_b: Observed
+) -> Iterator[Change]:
+    """In the order of the layers, each sorted by name."""
+    if a.command != b.command:
+        yield Change("code", "command", " ".join(a.command), " ".join(b.command))
+    yield from _code(a, b, code_a, code_b)
+    yield from _params(a, b)
+    yield from _image(a.image, b.image, seen_a, seen_b)
+    yield from _dependencies(a, b)
+    yield from _mapping("env", a.env, b.env)
+    yield from _mapping("data", a.data, b.data, shorten=True)
+    yield from _mapping("model", a.model, b.model, shorten=True)
+    yield from _access(a, b)
+
+
+def diagnose(changes: Iterable[Change]) -> Diagnosis:
+    """The kinds of drift that these changes are, with the layers that say so."""
+    layers = {change.layer for change in changes}
+    kinds, evidence = [], []
+    runtime = [layer for layer in LAYERS if layer in layers & _PIPELINE_AND_RUNTIME]
+    if runtime:
+        kinds.append("execution state drift")
+        evidence += [f"{layer}: {_count(changes, layer)}" for layer in runtime]
+    content = [layer for layer in ("data", "model") if layer in layers]
+    if content:
+        kinds.append("unknown")
+        evidence += [
+            f"{layer}: {_count(changes, layer)}; whether schema or values moved was not examined" for layer in content
+        ]
+    return Diagnosis(tuple(kinds), tuple(evidence))
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested parameters by dotted key, each value as JSON."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            found |= flatten(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = msgspec.json.encode(value).decode()
+    return found
+
+
+def _code(a: State, b: State, files_a: Files | None, files_b: Files | None) -> Iterator[Change]:
+    if a.code == b.code:
+        return
+    if files_a is None or files_b is None:
+        yield Change("code", "files", _short(a.code), _short(b.code))
+        return
+    yield from _mapping("code", files_a, files_b, shorten=True)
+
+
+def _params(a: State, b: State) -> Iterator[Change]:
+    if a.params == b.params:
+        return
+    changes = list(_mapping("params", *(flatten(state.params.values) if state.params else {} for state in (a, b))))
+    yield from changes
+    files = [(state.params.file or "") if state.params else "" for state in (a, b)]
+    if files[0] != files[1]:
+        yield Change("params", "file", files[0] or None, files[1] or None)
+    elif not changes and a.params and b.params:
+        yield Change("params", f"{files[0]} (text only)", _short(a.params.sha256), _short(b.params.sha256))
+
+
+def _image(a: Image, b: Image, seen_a: Observed, seen_b: Observed) -> Iterator[Change]:
+    if a == b:
+        return
+    if (a.platform, a.diff_ids) != (b.platform, b.diff_ids):
+        yield Change("image", "image", _image_name(a, seen_a), _image_name(b, seen_b))
+    for change in _mapping("image", a.config.env, b.config.env):
+        yield msgspec.structs.replace(change, name=f"config.env.{change.name}")
+    for name in ("user", "workdir", "entrypoint"):
+        before, after = getattr(a.config, name), getattr(b.config, name)
+        if before != after:
+            yield Change("image", f"config.{name}", _text(before), _text(after))
+
+
+def _image_name(image: Image, seen: Observed) -> str:
+    last = _short(image.diff_ids[-1]) if image.diff_ids else "no layers"
+    return f"{seen.image.reference or 'image'} ({image.platform}, {len(image.diff_ids)} layers, {last})"
+
+
+def _dependencies(a: State, b: State) -> Iterator[Change]:
+    before, after = a.dependencies, b.dependencies
+    for name in ("python", "interpreter", "system_packages", "project"):
+        if getattr(before, name) != getattr(after, name):
+            yield Change("dependencies", name, _text(getattr(before, name)), _text(getattr(after, name)))
+    yield from _packages(before.locked or (), after.locked or ())
+    if (before.locked is None) != (after.locked is None):
+        words = ["what the image holds" if one.locked is None else "locked wheels" for one in (before, after)]
+        yield Change("dependencies", "locked", *words)
+
+
+def _packages(a: Iterable[Wheel], b: Iterable[Wheel]) -> Iterator[Change]:
+    """By version; only where that is equal by wheel, and then by digest."""
+    before, after = {wheel.name: wheel for wheel in a}, {wheel.name: wheel for wheel in b}
+    for name in sorted(before.keys() | after.keys()):
+        old, new = before.get(name), after.get(name)
+        if old == new:
+            continue
+        if old is None or new is None or old.version != new.version:
+            yield Change("dependencies", name, old.version if old else None, new.version if new else None)
+        elif old.wheel != new.wheel:
+            yield Change("dependencies", name, old.wheel, new.wheel)
+        else:
+            yield Change(
+                "dependencies",
+                name,
+                f"{old.version} {_short(old.sha256)}",
+                f"{new.version} {_short(new.sha256)}",
+            )
+
+
+def _access(a: State, b: State) -> Iterator[Change]:
+    for name in ("network", "determinism"):
+        before, after = getattr(a.access, name), getattr(b.access, name)
+        if before != after:
+            yield Change("access", name, before, after)
+    yield from _fields("access", a.access.limits, b.access.limits, "limits.")
+    for name in sorted(set(a.secrets) ^ set(b.secrets)):
+        yield Change("access", f"secrets.{name}", *("declared" if name in one.secrets else None for one in (a, b)))
+
+
+def _fields(layer: str, a: msgspec.Struct, b: msgspec.Struct, prefix: str = "") -> Iterator[Change]:
+    for name in a.__struct_fields__:
+        before, after = getattr(a, name), getattr(b, name)
+        if before != after:
+            yield Change(layer, prefix + name, _text(before), _text(after))
+
+
+def _mapping(layer: str, a: Mapping[str, str], b: Mapping[str, str], *, shorten: bool = False) -> Iterator[Change]:
+    for name in sorted(a.keys() | b.keys()):
+        before, after = a.get(name), b.get(name)
+        if before != after:
+            yield Change(layer, name, _short(before) if shorten else before, _short(after) if shorten else after)
+
+
+def _short(digest: str | None) -> str | None:
+    """A digest cut for reading; a word behind it stays."""
+    return f"{digest.partition(' ')[0][:_SHOWN_DIGEST]}{''.join(digest.partition(' ')[1:])}" if digest else None
+
+
+def _text(value: object) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, tuple):
+        return " ".join(str(part) for part in value) or None
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _count(changes: Iterable[Change], layer: str) -> str:
+    names = [change.name for change in changes if change.layer == layer]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

@@ -1,0 +1,270 @@
+"""Execute: an environment and a command → outcome and outputs.
+
+The job runs shut in: no network unless declared, not root, no capabilities, read-only root, a private
+workspace. What it may write lies in the run's scratch folder and is gone afterwards; its declared outputs
+are hashed once and kept.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from runner.layers import params as params_layer
+from runner.logs import STDOUT, Echo, LogWriter
+from runner.outputs import Gathered, gather
+from runner.state.paths import STDOUT as STDOUT_NAME
+from runner.state.record import Outcome, Output, OutputProblem
+from runner.state.spec import Image, State
+from runner.store.files import remove_tree
+from runner.store.runs import Run
+from runner.store.store import Store
+from runner.tools.containers import (
+    LABEL_RUN,
+    LABEL_STORE,
+    ContainerRequest,
+    Ended,
+    Engine,
+    ExecutableMissingError,
+    Mount,
+    Watch,
+)
+from runner.tools.interrupts import Interrupts
+
+WORKSPACE = "/workspace"
+ENVIRONMENT = "/opt/replay/env"
+HOME = "/home/replay"
+USER = "replay"
+_ROOT_CALLER_UID = 1000
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_LEAST_FREE_BYTES = 512 << 20
+_ENDINGS = {"interrupted": "interrupted", "time-limit": "time-limit", "disk-full": "disk-full"}
+
+# Reads NAME, then the value with every byte as \0ooo, line by line; an empty line ends it. The `x` keeps
+# trailing newlines from being stripped by the substitution.
+_SHIM = (
+    'while IFS= read -r n && [ -n "$n" ]; do IFS= read -r v; v=$(printf %bx "$v"); export "$n=${v%x}"; done; '
+    'exec "$@" </dev/null'
+)
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """All that a state needs, at hand: the engine's image, folders and files to mount, the code's place.
+
+    `mounts` are read-only; those below the workspace have their mount points made by `lay_out`.
+    """
+
+    image: str
+    workspace: Path
+    mounts: tuple[Mount, ...] = ()
+    has_environment: bool = False
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """The job's process has ended; its outputs are still in the workspace."""
+
+    outcome: Outcome
+    stdout_masked: bool
+    before: frozenset[str]
+
+
+class Executed(msgspec.Struct, frozen=True):
+    outcome: Outcome
+    outputs: tuple[Output, ...]
+    problems: tuple[OutputProblem, ...]
+    undeclared: tuple[str, ...]
+
+
+def execute(
+    engine: Engine,
+    store: Store,
+    run: Run,
+    state: State,
+    prepared: Prepared,
+    secrets: Mapping[str, bytes],
+    interrupts: Interrupts,
+    echo: Echo | None,
+) -> Finished:
+    """Run the job to its end. Raises `OutsideError` when the engine fails; a job that fails is an outcome."""
+    owner = job_owner()
+    lay_out(run.scratch, prepared, owner)
+    before = frozenset(_files_below(prepared.workspace))
+    request = container_request(store, run, state, prepared, secrets, owner)
+    log = LogWriter(run.folder, secrets.values(), echo)
+    try:
+        ended = engine.run(request, log, interrupts, disk_watch(prepared.workspace, state.access.limits.disk))
+    except ExecutableMissingError as error:
+        ended = Ended(exit_code=127, duration_s=0.0, stopped="not-started")
+        log.write(2, f"{error.what}: {error.why}\n".encode())
+    finally:
+        log.close()
+    return Finished(_outcome(ended), log.masked(STDOUT), before)
+
+
+def collect(
+    store: Store,
+    run: Run,
+    prepared: Prepared,
+    finished: Finished,
+    declared: Sequence[str],
+    secrets: Collection[bytes],
+) -> Executed:
+    """Take the declared outputs, paths and perhaps `stdout`, into the store."""
+    paths = [path for path in declared if path != STDOUT_NAME]
+    gathered = gather(store, prepared.workspace, paths, secrets)
+    if STDOUT_NAME in declared:
+        gathered = gathered.joined(_stdout(store, run, finished.stdout_masked))
+    undeclared = sorted(_undeclared(prepared.workspace, finished.before, declared))
+    return Executed(finished.outcome, gathered.outputs, gathered.problems, tuple(undeclared[:100]))
+
+
+def job_owner() -> tuple[int, int]:
+    """Who the job runs as: the caller, or where that is root, an ordinary user."""
+    uid, gid = os.getuid(), os.getgid()
+    return (uid, gid) if uid else (_ROOT_CALLER_UID, _ROOT_CALLER_UID)
+
+
+def lay_out(scratch: Path, prepared: Prepared, owner: tuple[int, int]) -> None:
+    """Home, tmp and passwd beside the workspace; mount points inside it; all owned by the job's user."""
+    for name in ("home", "tmp"):
+        (scratch / name).mkdir(mode=0o700)
+    (scratch / "passwd").write_text(
+        "root:x:0:0:root:/root:/bin/sh\n"
+        f"{USER}:x:{owner[0]}:{owner[1]}:{USER}:{HOME}:/bin/sh\n"
+        "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+    )
+    (scratch / "group").write_text(f"root:x:0:\n{USER}:x:{owner[1]}:\nnogroup:x:65534:\n")
+    for mount in prepared.mounts:
+        if mount.target.startswith(WORKSPACE + "/"):
+            _mount_point(prepared.workspace / mount.target.removeprefix(WORKSPACE + "/"), mount.source)
+    if owner[0] != os.getuid():
+        for folder in (prepared.workspace, scratch / "home", scratch / "tmp"):
+            _give(folder, owner)
+
+
+def container_request(
+    store: Store,
+    run: Run,
+    state: State,
+    prepared: Prepared,
+    secrets: Mapping[str, bytes],
+    owner: tuple[int, int],
+) -> ContainerRequest:
+    """What the engine is asked for; a pure function of the state but for host paths and user ids."""
+    scratch = run.scratch
+    own = (
+        Mount(prepared.workspace, WORKSPACE, read_only=False),
+        Mount(scratch / "home", HOME, read_only=False),
+        Mount(scratch / "tmp", "/tmp", read_only=False),
+        Mount(scratch / "passwd", "/etc/passwd"),
+        Mount(scratch / "group", "/etc/group"),
+    )
+    return ContainerRequest(
+        image=prepared.image,
+        command=("sh", "-c", _SHIM, "replay", *state.command) if secrets else state.command,
+        entrypoint=state.image.config.entrypoint,
+        env=environment(state, prepared.has_environment),
+        mounts=own + prepared.mounts,
+        user=f"{owner[0]}:{owner[1]}",
+        workdir=WORKSPACE,
+        network="bridge" if state.access.network == "open" else "none",
+        limits=state.access.limits,
+        labels={LABEL_STORE: store.id, LABEL_RUN: run.id},
+        stdin=shim_input(secrets) if secrets else None,
+    )
+
+
+def environment(state: State, has_environment: bool) -> dict[str, str]:
+    """Fixed identity, then the virtual environment, then the state's variables, which win."""
+    found = {"HOME": HOME, "USER": USER, "LOGNAME": USER, "TMPDIR": "/tmp"}
+    if has_environment:
+        found["VIRTUAL_ENV"] = ENVIRONMENT
+        found["PATH"] = f"{ENVIRONMENT}/bin:{image_path(state.image)}"
+    return found | {"PYTHONDONTWRITEBYTECODE": "1"} | params_layer.environment(state.params) | state.env
+
+
+def image_path(image: Image) -> str:
+    return image.config.env.get("PATH") or _DEFAULT_PATH
+
+
+def shim_input(secrets: Mapping[str, bytes]) -> bytes:
+    """What the entry shim reads: secrets reach the job through a pipe, never through a file or the engine's
+    description of the container."""
+    lines = [name + "\n" + "".join(map("\\0{:03o}".format, value)) + "\n" for name, value in secrets.items()]
+    return "".join([*lines, "\n"]).encode()
+
+
+def disk_watch(workspace: Path, limit: int | None) -> Watch:
+    """Ends a job that fills the disk: `limit` bytes of its own, or what the machine needs to live."""
+
+    def look() -> str | None:
+        if shutil.disk_usage(workspace).free < _LEAST_FREE_BYTES:
+            return "disk-full"
+        return "disk-full" if limit is not None and _usage(workspace.parent) > limit else None
+
+    return look
+
+
+def clean_up(run: Run) -> None:
+    remove_tree(run.scratch)
+
+
+def _outcome(ended: Ended) -> Outcome:
+    if ended.stopped == "not-started":
+        return Outcome(ending="not-started", exit_code=127, duration_s=0.0, detail="the image has no such program")
+    if ended.stopped:
+        ending = _ENDINGS[ended.stopped]
+        return Outcome(ending=ending, exit_code=ended.exit_code, duration_s=ended.duration_s)  # type: ignore[arg-type]
+    ending = "out-of-memory" if ended.out_of_memory else "exited"
+    return Outcome(ending=ending, exit_code=ended.exit_code, duration_s=ended.duration_s)  # type: ignore[arg-type]
+
+
+def _stdout(store: Store, run: Run, masked: bool) -> Gathered:
+    if masked:
+        return Gathered((), (OutputProblem(STDOUT_NAME, "secret", "a secret was printed; it is masked in the log"),))
+    digest, size = store.blobs.put_file(run.folder / "stdout")
+    return Gathered((Output(path=STDOUT_NAME, sha256=digest, size=size),), ())
+
+
+def _mount_point(place: Path, source: Path) -> None:
+    if source.is_dir():
+        place.mkdir(parents=True, exist_ok=True)
+    else:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+
+
+def _give(folder: Path, owner: tuple[int, int]) -> None:
+    os.chown(folder, *owner)
+    for here, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            os.chown(os.path.join(here, name), *owner, follow_symlinks=False)
+
+
+def _files_below(folder: Path) -> Iterator[str]:
+    for here, _, files in os.walk(folder):
+        for name in files:
+            yield os.path.relpath(os.path.join(here, name), folder)
+
+
+def _undeclared(workspace: Path, before: frozenset[str], declared: Sequence[str]) -> Iterator[str]:
+    for path in _files_below(workspace):
+        if path not in before and not any(path == name or path.startswith(name + "/") for name in declared):
+            yield path.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def _usage(folder: Path) -> int:
+    total = 0
+    for here, _, files in os.walk(folder):
+        for name in files:
+            try:
+                status = os.lstat(os.path.join(here, name))
+            except OSError:
+                continue
+            total += status.st_blocks * 512 if stat.S_ISREG(status.st_mode) else 0
+    return total

@@ -1,0 +1,106 @@
+"""Layer `access`: what the job may reach: network, limits, secrets.
+
+A secret is a reference, `env:NAME` or `file:PATH`. Its value is read just before the start and lives in
+this process's memory only; what is recorded is where it came from and a keyed fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from runner.errors import UsageError
+from runner.state.job import JobLimits
+from runner.state.spec import Limits, SecretSeen
+
+_SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?$", re.IGNORECASE)
+_TIME = re.compile(r"^(\d+(?:\.\d+)?)\s*([smhd]?)$", re.IGNORECASE)
+_SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_TIME_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_MINIMUM_MEMORY = 6 << 20
+SHORTEST_MASKED = 4
+_Number = TypeVar("_Number", int, float)
+
+
+def limits(declared: JobLimits) -> Limits:
+    """Sizes in bytes, times in seconds. Raises `UsageError` for what cannot be read or is too small."""
+    found = Limits(
+        memory=_size("memory", declared.memory),
+        cpus=_positive("cpus", declared.cpus),
+        gpus=_positive("gpus", declared.gpus) or None,
+        shm=_size("shm", declared.shm),
+        disk=_size("disk", declared.disk),
+        processes=_positive("processes", declared.processes),
+        time=_time("time", declared.time),
+    )
+    if found.memory is not None and found.memory < _MINIMUM_MEMORY:
+        raise UsageError("limits.memory is too small", f"{found.memory} bytes; engines need at least 6m")
+    return found
+
+
+def read_secrets(references: Mapping[str, str], root: Path, caller: Mapping[str, str]) -> dict[str, bytes]:
+    """The values now. Raises `UsageError` naming the secret that cannot be had."""
+    return {name: _read(name, reference, root, caller) for name, reference in sorted(references.items())}
+
+
+def seen(references: Mapping[str, str], values: Mapping[str, bytes], key: bytes) -> dict[str, SecretSeen]:
+    return {
+        name: SecretSeen(source=references[name], fingerprint=fingerprint(value, key)) for name, value in values.items()
+    }
+
+
+def fingerprint(value: bytes, key: bytes) -> str:
+    """Equal for equal values in one store; says nothing to whoever lacks the store's key."""
+    return "hmac-sha256:" + hmac.new(key, value, hashlib.sha256).hexdigest()[:32]
+
+
+def _read(name: str, reference: str, root: Path, caller: Mapping[str, str]) -> bytes:
+    kind, _, where = reference.partition(":")
+    if kind == "env" and where:
+        if where not in caller:
+            raise UsageError(
+                f"secret {name}: the variable {where} is not set", next=f"`export {where}=…` and run again"
+            )
+        value = caller[where].encode(errors="surrogateescape")
+    elif kind == "file" and where:
+        value = _read_file(name, root / Path(where).expanduser())
+    else:
+        raise UsageError(f"secret {name}: {reference!r} is no reference", next="write `env:NAME` or `file:PATH`")
+    if not value or b"\0" in value:
+        raise UsageError(f"secret {name} is empty or holds a NUL byte", f"read from {reference}")
+    return value
+
+
+def _read_file(name: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes().removesuffix(b"\n")
+    except OSError as error:
+        raise UsageError(f"secret {name}: cannot read {path}", error.strerror or "") from error
+
+
+def _size(name: str, value: str | int | None) -> int | None:
+    if value is None or isinstance(value, int):
+        return _positive(name, value)
+    match = _SIZE.match(value.strip())
+    if not match:
+        raise UsageError(f"limits.{name}: {value!r} is no size", next="write bytes, or like 512m or 2g")
+    return _positive(name, int(float(match[1]) * _SIZE_UNITS[match[2].lower()]))
+
+
+def _time(name: str, value: str | float | None) -> float | None:
+    if value is None or not isinstance(value, str):
+        return _positive(name, value)
+    match = _TIME.match(value.strip())
+    if not match:
+        raise UsageError(f"limits.{name}: {value!r} is no time", next="write seconds, or like 90s, 30m or 1h")
+    return _positive(name, float(match[1]) * _TIME_UNITS[match[2].lower()])
+
+
+def _positive(name: str, value: _Number | None) -> _Number | None:
+    if value is not None and (value < 0 or (value == 0 and name != "gpus")):
+        raise UsageError(f"limits.{name}: {value} is not above zero")
+    return value

@@ -1,0 +1,244 @@
+"""Layers `data` and `model`: files that the job reads, by content.
+
+A data path's version is what DVC's own files pin. It is fetched if it must be, every object re-hashed
+(DVC itself delivers a corrupted one), and kept in the store by hard link where that works, so it costs a
+directory entry. A model may also be a plain file of the workspace. Restored as a *view*: a sealed,
+read-only folder made once per version and mounted at once, however many files it has.
+
+The digest of a file is its SHA-256; that of a folder is the SHA-256 of its listing, a blob that opens
+with a fixed mark.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from runner.environment import check as sealed
+from runner.environment import seal
+from runner.environment.layout import FILE, Entry
+from runner.errors import TamperedError, UnrebuildableError, UsageError
+from runner.layers.stat_cache import StatCache
+from runner.state.digest import Digest, canonical, digest_value, hex_of
+from runner.state.paths import inside
+from runner.state.spec import DataSeen
+from runner.store.files import write_atomic
+from runner.store.store import Store
+from runner.tools import dvc
+
+_MARK = b'{"replay-folder":1,"files":'
+_ONLY = "file"
+
+
+class DataFile(msgspec.Struct, frozen=True, array_like=True):
+    """One file of a data folder; `path` is relative to it."""
+
+    path: str
+    sha256: str
+    size: int
+
+
+class Version(msgspec.Struct, frozen=True):
+    """A data path at one version, as the store knows it."""
+
+    digest: str
+    size: int
+    nfiles: int | None = None
+
+
+# --- observe ---------------------------------------------------------------------------------------------
+
+
+def observe(store: Store, root: Path, path: str) -> tuple[str, Version, DataSeen]:
+    """The path, normalised, the version that DVC pins for it, and how DVC calls that version.
+
+    Raises `UsageError` when DVC does not track it or the working copy is not what was added, and
+    `TamperedError` when DVC's cache holds other bytes than the pin.
+    """
+    path = inside(path, "data")
+    tracked = dvc.find_pin(root, path)
+    version = _known(store, tracked) or _learn(store, root, tracked)
+    _refuse_edited(store, root, tracked)
+    return path, version, DataSeen(dvc=tracked.pin, size=version.size, nfiles=version.nfiles)
+
+
+def observe_model(store: Store, root: Path, path: str) -> tuple[str, Version, DataSeen]:
+    """As `observe`, but a plain file that DVC does not track will do."""
+    path = inside(path, "model")
+    file = root / path
+    try:
+        return observe(store, root, path)
+    except UsageError as untracked:
+        if not file.is_file() or "not tracked" not in untracked.what:
+            raise
+    if root.resolve() not in file.resolve().parents:
+        raise UsageError(f"model: {path} is a link to a file outside the workspace", str(file.resolve()))
+    hashes = StatCache(store.cache, file).hashes(file)
+    if not store.blobs.has(hashes.sha256):
+        store.blobs.put_file(file)
+    return path, Version(hashes.sha256, hashes.size), DataSeen(size=hashes.size)
+
+
+def _known(store: Store, tracked: dvc.Tracked) -> Version | None:
+    try:
+        version = msgspec.json.decode(_version_path(store, tracked).read_bytes(), type=Version)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+    return version if store.blobs.has(Digest(version.digest)) else None
+
+
+def _version_path(store: Store, tracked: dvc.Tracked) -> Path:
+    pin = tracked.pin
+    part = tracked.path.removeprefix(pin.inside) if pin.inside else ""
+    return store.cache / "versions" / f"{hex_of(digest_value([pin.md5, pin.hash, part]))}.json"
+
+
+def _learn(store: Store, root: Path, tracked: dvc.Tracked) -> Version:
+    """Hash every object of the pin and keep it; the version is remembered by DVC's own digest."""
+    dvc.fetch(root, {tracked.path: tracked.pin})
+    cache = dvc.cache_dir(tracked.repo)
+    files = [_keep(store, cache, tracked, entry) for entry in _entries(tracked)]
+    if len(files) == 1 and files[0].path == "":
+        version = Version(files[0].sha256, files[0].size)
+    else:
+        listing = canonical(sorted(files, key=lambda file: file.path))
+        digest = store.blobs.put_bytes(_MARK + listing + b"}")
+        version = Version(digest, sum(file.size for file in files), len(files))
+    place = _version_path(store, tracked)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(place, msgspec.json.encode(version))
+    return version
+
+
+def _entries(tracked: dvc.Tracked) -> tuple[dvc.Entry, ...]:
+    listing = tracked.listing or dvc.read_listing(dvc.cache_dir(tracked.repo), tracked.pin)
+    return dvc.entries(tracked.path, tracked.pin, listing)
+
+
+def _keep(store: Store, cache: Path, tracked: dvc.Tracked, entry: dvc.Entry) -> DataFile:
+    source = dvc.object_path(cache, tracked.pin.hash, entry.md5)
+    hashes = dvc.hash_file(source, tracked.pin.hash)
+    if hashes.md5 != entry.md5:
+        raise TamperedError(
+            f"DVC's cache holds other bytes than {tracked.path} was added with",
+            f"{source} has the MD5 {hashes.md5}",
+            f"remove that file, then `dvc fetch {tracked.target}` or `dvc add {tracked.path}`",
+        )
+    store.blobs.link(source, hashes.sha256)
+    return DataFile(entry.relpath, hashes.sha256, hashes.size)
+
+
+def _refuse_edited(store: Store, root: Path, tracked: dvc.Tracked) -> None:
+    """What the user sees must be what is recorded."""
+    if not (root / tracked.path).exists():
+        return
+    known = StatCache(store.cache, root / tracked.path)
+    difference = dvc.working_copy_differs(root, tracked, _entries(tracked), known)
+    known.save()
+    if difference:
+        raise UsageError(
+            f"{tracked.path} is not what DVC has on record",
+            str(difference),
+            f"`dvc add {tracked.path}` to record the change, or `dvc checkout {tracked.path}` to undo it",
+        )
+
+
+# --- restore ---------------------------------------------------------------------------------------------
+
+
+def files_of(store: Store, digest: Digest) -> tuple[DataFile, ...] | None:
+    """The files of a folder; None when the digest is that of a single file."""
+    with store.blobs.path(digest).open("rb") as blob:
+        if blob.read(len(_MARK)) != _MARK:
+            return None
+    listing = store.blobs.read(digest)
+    try:
+        return msgspec.json.decode(listing[len(_MARK) : -1], type=tuple[DataFile, ...])
+    except msgspec.DecodeError as error:
+        raise TamperedError(f"blob {digest} is not a listing of data files", str(error)) from error
+
+
+def view_folder(store: Store, digest: Digest) -> Path:
+    return store.cache / "views" / hex_of(digest)
+
+
+def has_view(store: Store, digest: Digest) -> bool:
+    return (view_folder(store, digest) / seal.DIGEST).is_file()
+
+
+def available(store: Store, digest: Digest) -> bool:
+    """Whether the store holds every file of that version."""
+    if not store.blobs.has(digest):
+        return False
+    return all(store.blobs.has(Digest(file.sha256)) for file in files_of(store, digest) or ())
+
+
+def fetch_again(store: Store, root: Path, path: str, digest: Digest) -> None:
+    """Get a lost version back through DVC, if the workspace still pins that very version."""
+    try:
+        tracked = dvc.find_pin(root, path)
+        version = _learn(store, root, tracked)
+        found = version.digest
+    except UsageError as error:
+        raise _unrebuildable(path, digest, error.what) from error
+    if found != digest:
+        raise _unrebuildable(path, digest, f"{path} is pinned at another version now ({found})")
+
+
+def _unrebuildable(path: str, digest: Digest, why: str) -> UnrebuildableError:
+    return UnrebuildableError(
+        f"the data {path} cannot be had again ({digest})",
+        f"the store does not hold it; {why}",
+        "check out the commit that pins it and `dvc fetch`, or bring the store's copy back",
+    )
+
+
+def restore(store: Store, digest: Digest) -> Path:
+    """The file or folder to mount for a version, making its view when there is none yet."""
+    place = view_folder(store, digest)
+    if not has_view(store, digest):
+        _make_view(store, digest, place)
+    return place / seal.ROOT / (_ONLY if files_of(store, digest) is None else "")
+
+
+def check(store: Store, digest: Digest, *, full: bool = False) -> list[str]:
+    """Names of files in the view that are not what they must be."""
+    folder = view_folder(store, digest)
+    return sealed.check_full(folder) if full else sealed.check_quick(folder)
+
+
+def discard(store: Store, digest: Digest) -> None:
+    """Drop a view and every damaged blob that it rests on, so that the next use says so or makes it anew."""
+    seal.discard(view_folder(store, digest))
+
+
+def _make_view(store: Store, digest: Digest, place: Path) -> None:
+    files = files_of(store, digest)
+    with seal.staging(store.cache) as stage:
+        made = stage / place.name
+        (made / seal.ROOT).mkdir(parents=True)
+        entries = list(_link_files(store, digest, files, made / seal.ROOT))
+        seal.seal(made, entries)
+        seal.publish(made, place)
+
+
+def _link_files(store: Store, digest: Digest, files: tuple[DataFile, ...] | None, target: Path) -> Iterator[Entry]:
+    made = {target}
+    for file in files if files is not None else (DataFile(_ONLY, digest, -1),):
+        place = target / _safe(file.path)
+        if place.parent not in made:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            made.add(place.parent)
+        source = store.blobs.verified(Digest(file.sha256))
+        os.link(source, place)
+        yield Entry(path=file.path, mode=FILE, size=place.stat().st_size, sha256=file.sha256)
+
+
+def _safe(path: str) -> str:
+    """Raises `TamperedError` for a listing's path that would leave its folder."""
+    if path.startswith("/") or ".." in path.split("/"):
+        raise TamperedError("a listing of data files names a path outside its folder", repr(path))
+    return path

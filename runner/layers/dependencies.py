@@ -1,0 +1,304 @@
+"""Layer `dependencies`: the packages that the job's Python can import.
+
+Observed as a lock made inside the image (or the hashed file that the user keeps) with the exact wheels in
+the store; an sdist or a requirement from git or a folder is built once, in the image, and its wheel is
+what is pinned. A lock is reused for the same requirements and image. Restored as an environment made of
+those wheels; no index and no network take part.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+from packaging.utils import canonicalize_name, parse_wheel_filename
+
+from runner.environment.byte_code import COMPILE_ENV, compile_command
+from runner.environment.farm import Environment, build_environment
+from runner.environment.layout import Interpreter
+from runner.environment.project import Project, read_project
+from runner.errors import OutsideError, UnrebuildableError, UsageError
+from runner.layers import code as code_layer
+from runner.state.digest import Digest, digest_bytes, digest_value, hex_of
+from runner.state.job import Job
+from runner.state.paths import inside
+from runner.state.spec import Dependencies, DependenciesSeen, Wheel
+from runner.store.files import remove_tree, write_atomic
+from runner.store.store import Store
+from runner.tools import git, pip, requirements
+from runner.tools.containers import ContainerRequest, Engine, Mount
+from runner.tools.interrupts import Interrupts
+from runner.tools.probe import Probed
+from runner.tools.requirements import FolderSource, GitSource, Line, Requirements
+
+PYPROJECT = "pyproject.toml"
+DEFAULT_PYTHON = "python3"
+Say = Callable[[str], None]
+
+
+class Lock(msgspec.Struct, frozen=True):
+    """What a set of requirements came to in one image."""
+
+    wheels: tuple[Wheel, ...]
+    vcs: dict[str, str] = {}
+
+
+class Locker(msgspec.Struct, frozen=True):
+    """Where and how locking happens."""
+
+    engine: Engine
+    image_id: str
+    image_digest: str
+    probed: Probed
+    owner: tuple[int, int]
+    interrupts: Interrupts
+    say: Say
+
+
+# --- observe ---------------------------------------------------------------------------------------------
+
+
+def observe(
+    store: Store, root: Path, job: Job, probed: Probed | None, locker: Locker | None, relock: bool
+) -> tuple[Dependencies, DependenciesSeen]:
+    """The pinned packages, locking them first where no lock is known for these requirements and image."""
+    packages = probed.packages if probed else {}
+    if job.dependencies is None:
+        python = probed.interpreter.version if probed else None
+        return Dependencies(python=python), DependenciesSeen(image_packages=packages)
+    if probed is None or locker is None:
+        raise UsageError(
+            f"dependencies: the image has no {job.python or 'python'}",
+            f"{job.dependencies} needs one to be installed for",
+            "choose an image with Python, set `python:` to its name there, or drop `dependencies`",
+        )
+    wanted = read_requirements(root, job.dependencies)
+    lock = find_lock(store, root, wanted, locker) if not relock else None
+    lock = lock or make_lock(store, root, wanted, locker)
+    state = Dependencies(
+        python=probed.interpreter.version,
+        interpreter=job.python if job.python != DEFAULT_PYTHON else None,
+        locked=lock.wheels,
+        system_packages=job.system_packages,
+        project=wanted.project,
+    )
+    seen = DependenciesSeen(
+        source=job.dependencies,
+        requested=wanted.shown(),
+        image_packages=packages if job.system_packages else {},
+        vcs=lock.vcs,
+    )
+    return state, seen
+
+
+def read_requirements(root: Path, declared: str) -> Requirements:
+    """From a requirements file, or from a `pyproject.toml`, perhaps with extras: `pyproject.toml[ml]`."""
+    path, _, extras = declared.partition("[")
+    path = inside(path, "dependencies")
+    if Path(path).name != PYPROJECT:
+        return requirements.read(root, path)
+    return _from_pyproject(root / path, path, [e.strip() for e in extras.removesuffix("]").split(",") if e.strip()])
+
+
+def _from_pyproject(file: Path, path: str, extras: Sequence[str]) -> Requirements:
+    try:
+        project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {})
+    except FileNotFoundError:
+        raise UsageError(f"dependencies: there is no {path}", next="create it, or correct replay.yaml") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"dependencies: {path} is not TOML", str(error)) from error
+    if "dependencies" in project.get("dynamic", ()):
+        raise UsageError(
+            f"dependencies: {path} computes its dependencies",
+            "`dynamic` names `dependencies`, so the file does not say what they are",
+            "list them in a requirements.in and name that in replay.yaml, with `-e .` for the project itself",
+        )
+    optional = project.get("optional-dependencies", {})
+    unknown = [extra for extra in extras if extra not in optional]
+    if unknown:
+        raise UsageError(f"dependencies: {path} has no extra {unknown[0]!r}", f"it has {', '.join(optional) or 'none'}")
+    texts = [*project.get("dependencies", ()), *(text for extra in extras for text in optional[extra])]
+    return Requirements(tuple(Line(text=" ".join(text.split())) for text in texts), project=path == PYPROJECT)
+
+
+def find_lock(store: Store, root: Path, wanted: Requirements, locker: Locker) -> Lock | None:
+    """The lock made before for these requirements and this image, if all of its wheels are at hand."""
+    try:
+        lock = msgspec.json.decode(_lock_path(store, root, wanted, locker).read_bytes(), type=Lock)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+    return lock if all(store.blobs.has(Digest(wheel.sha256)) for wheel in lock.wheels) else None
+
+
+def make_lock(store: Store, root: Path, wanted: Requirements, locker: Locker) -> Lock:
+    """Resolve and fetch now, inside the image; needs the index unless nothing is asked for."""
+    path = _lock_path(store, root, wanted, locker)
+    if not wanted.lines:
+        lock = Lock(())
+    else:
+        locker.say("dependencies: " + ("fetching the wheels" if wanted.hashed else "locking inside the image"))
+        folder = store.tmp / f"lock-{os.getpid()}-{hex_of(digest_value([str(path), os.urandom(8).hex()]))[:8]}"
+        try:
+            lock = _make_lock(store, root, wanted, locker, folder)
+        finally:
+            remove_tree(folder)
+    write_atomic(path, msgspec.json.encode(lock))
+    return lock
+
+
+def _make_lock(store: Store, root: Path, wanted: Requirements, locker: Locker, folder: Path) -> Lock:
+    place = _workplace(store, folder)
+    text, vcs = _stage_sources(root, wanted, place.inside)
+    for sub in (place.inside, place.outside, folder / "tmp", place.cache):
+        _give(sub, locker.owner)
+    container = pip.PipContainer(
+        engine=locker.engine,
+        image=locker.image_id,
+        python=locker.probed.interpreter.executable,
+        user=f"{locker.owner[0]}:{locker.owner[1]}",
+        settings=pip.caller_settings(),
+        interrupts=locker.interrupts,
+    )
+    lock = text if wanted.hashed else pip.compile_lock(container, place, text)
+    locker.say("dependencies: getting the wheels")
+    wheels = [_keep_wheel(store, file) for file in pip.make_wheels(container, place, lock)]
+    return Lock(tuple(sorted(wheels, key=lambda wheel: wheel.name)), vcs)
+
+
+def _workplace(store: Store, folder: Path) -> pip.Workplace:
+    place = pip.Workplace(folder, pip.ensure_locker(store.cache), store.cache / "pip")
+    for sub in (place.inside, place.outside / "wheels", folder / "tmp", place.cache):
+        sub.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+def _stage_sources(root: Path, wanted: Requirements, inside_folder: Path) -> tuple[str, dict[str, str]]:
+    """The requirement text with every git or folder requirement pointing at a copy inside the container."""
+    texts, vcs = [], {}
+    for number, line in enumerate(wanted.lines):
+        if line.source is None:
+            texts.append(line.text)
+            continue
+        target = inside_folder / "sources" / str(number)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        subfolder = ""
+        if isinstance(line.source, GitSource):
+            commit = git.clone(line.source.url, line.source.revision, target)
+            vcs[line.prefix.partition(" @")[0].partition("[")[0] or line.source.url] = f"{line.source.url}@{commit}"
+            subfolder = f"/{line.source.subfolder}" if line.source.subfolder else ""
+        else:
+            shutil.copytree(root / line.source.path, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        texts.append(f"{line.prefix}file:///replay/in/sources/{number}{subfolder}{line.suffix}")
+    return "\n".join(texts) + "\n", vcs
+
+
+def _keep_wheel(store: Store, file: Path) -> Wheel:
+    name, version, _, _ = parse_wheel_filename(file.name)
+    digest, _ = store.blobs.adopt(file)
+    return Wheel(name=canonicalize_name(name), version=str(version), wheel=file.name, sha256=digest)
+
+
+def _lock_path(store: Store, root: Path, wanted: Requirements, locker: Locker) -> Path:
+    folders = [_folder_digest(root, line.source.path) for line in wanted.lines if isinstance(line.source, FolderSource)]
+    key = digest_value([[line.text for line in wanted.lines], folders, locker.image_digest])
+    return store.locks / f"{hex_of(key)}.json"
+
+
+def _folder_digest(root: Path, path: str) -> str:
+    return digest_bytes(code_layer.listing(code_layer.observe(root / path, ())))
+
+
+def _give(folder: Path, owner: tuple[int, int]) -> None:
+    if owner[0] == os.getuid():
+        return
+    for here, _, files in os.walk(folder):
+        os.chown(here, *owner)
+        for name in files:
+            os.chown(os.path.join(here, name), *owner, follow_symlinks=False)
+
+
+# --- restore ---------------------------------------------------------------------------------------------
+
+
+def missing_wheels(store: Store, dependencies: Dependencies) -> list[Wheel]:
+    return [wheel for wheel in dependencies.locked or () if not store.blobs.has(Digest(wheel.sha256))]
+
+
+def restore(
+    engine: Engine,
+    store: Store,
+    image_id: str,
+    interpreter: Interpreter,
+    dependencies: Dependencies,
+    project: Project | None,
+    interrupts: Interrupts,
+) -> Environment | None:
+    """The environment, made or found; None when the job uses what the image holds."""
+    if dependencies.locked is None:
+        return None
+    if dependencies.python != interpreter.version:
+        raise UnrebuildableError(
+            f"the image's Python is {interpreter.version}, the state was locked for {dependencies.python}"
+        )
+    lost = missing_wheels(store, dependencies)
+    if lost:
+        raise UnrebuildableError(
+            f"the wheel {lost[0].wheel} cannot be had again" + (f", and {len(lost) - 1} more" if len(lost) > 1 else ""),
+            f"the store has no blob {lost[0].sha256}; a replay asks no index",
+            "bring the store's copy back, or record a new run with `replay run --relock`",
+        )
+
+    def compile_trees(trees: Sequence[Path]) -> None:
+        _compile(engine, image_id, interpreter, trees, interrupts)
+
+    return build_environment(
+        store.cache,
+        interpreter,
+        dependencies.locked,
+        store.blobs.verified,
+        compile_trees,
+        system_packages=dependencies.system_packages,
+        project=project,
+    )
+
+
+def project_of(dependencies: Dependencies, workspace: Path) -> Project | None:
+    """The workspace's own package, when the state says that it is importable."""
+    file = workspace / PYPROJECT
+    if not dependencies.project or not file.is_file():
+        return None
+    return read_project(file.read_bytes(), has_src=(workspace / "src").is_dir())
+
+
+def _compile(
+    engine: Engine, image_id: str, interpreter: Interpreter, trees: Sequence[Path], interrupts: Interrupts
+) -> None:
+    """Byte code by the image's own interpreter: one process, in order, so that it comes out the same."""
+    said = _Tail()
+    request = ContainerRequest(
+        image=image_id,
+        command=tuple(compile_command(interpreter, [f"/replay/trees/{tree.name}" for tree in trees])),
+        env=COMPILE_ENV,
+        mounts=(Mount(trees[0].parent, "/replay/trees", read_only=False),),
+        user=f"{os.getuid()}:{os.getgid()}",
+        workdir="/",
+    )
+    ended = engine.run(request, said, interrupts)
+    if ended.exit_code != 0:
+        raise OutsideError("cannot compile the packages' byte code", said.last() or f"exit status {ended.exit_code}")
+
+
+class _Tail:
+    def __init__(self) -> None:
+        self._kept = b""
+
+    def write(self, _stream: int, data: bytes) -> None:
+        self._kept = (self._kept + data)[-4096:]
+
+    def last(self) -> str:
+        lines = self._kept.decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""

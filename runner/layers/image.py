@@ -1,0 +1,335 @@
+"""Layer `image`: what the job's file system is made of.
+
+Observed as platform, layer digests and runtime configuration, wherever the image came from. Restored
+from, in this order: the engine, the registry by digest, the store's archive, the recipe in `images/`.
+The engine's own id, tags and manifest digests only help to find it; content decides.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from runner.errors import OutsideError, UnrebuildableError, UsageError
+from runner.state.digest import Digest, digest_bytes, digest_value, hex_of
+from runner.state.spec import Image, ImageSeen
+from runner.store.files import write_atomic
+from runner.store.store import Store
+from runner.tools import debian
+from runner.tools.containers import Engine, EngineImage
+
+_CHUNK = 1 << 20
+Say = Callable[[str], None]
+
+
+class Archive(msgspec.Struct, frozen=True):
+    """An image kept in the store: its configuration and its unpacked layers, each a blob."""
+
+    config: str
+    layers: tuple[str, ...]
+
+
+class FoundImage(msgspec.Struct, frozen=True):
+    """An image that an engine holds now: the engine's id, its identity, what was observed of it."""
+
+    id: str
+    identity: Image
+    seen: ImageSeen
+
+
+# --- observe ---------------------------------------------------------------------------------------------
+
+
+def observe(engine: Engine, store: Store, root: Path, reference: str, keep_entrypoint: bool, say: Say) -> FoundImage:
+    """Find or make the image that a job names, and make sure that it can be had again.
+
+    `reference` is a folder below `root` that holds a Dockerfile or recipe, or anything that an engine
+    understands. An image that no registry serves is archived in the store.
+    """
+    folder = image_folder(root, reference)
+    found = _from_folder(engine, store, folder, say) if folder else _from_reference(engine, reference, say)
+    identity = _with_entrypoint(found, keep_entrypoint)
+    archived = ensure_archived(engine, store, found, say)
+    seen = ImageSeen(
+        reference=reference,
+        config=found.id,
+        repo_digests=found.repo_digests,
+        folder=reference if folder else None,
+        archived=archived,
+    )
+    return FoundImage(found.id, identity, seen)
+
+
+def image_folder(root: Path, reference: str) -> Path | None:
+    """The folder that a reference means, if it means one. Raises `UsageError` for one that holds nothing."""
+    folder = root / reference
+    if folder.is_dir() and root in folder.resolve().parents:
+        if (folder / "Dockerfile").is_file() or (folder / "recipe.yaml").is_file():
+            return folder
+        raise UsageError(f"image: {reference} holds no Dockerfile and no recipe.yaml", next="add one of them")
+    if reference.startswith(("images/", "./", "../", "/")):
+        raise UsageError(f"image: there is no folder {reference}", f"looked in {root}", "give a folder of images/")
+    return None
+
+
+def _with_entrypoint(found: EngineImage, keep: bool) -> Image:
+    if not keep:
+        return found.identity
+    config = msgspec.structs.replace(found.identity.config, entrypoint=found.entrypoint or None)
+    return msgspec.structs.replace(found.identity, config=config)
+
+
+def _from_reference(engine: Engine, reference: str, say: Say) -> EngineImage:
+    found = engine.image(reference)
+    if found:
+        return found
+    say(f"image {reference}: pulling")
+    try:
+        return engine.pull(reference)
+    except OutsideError as error:
+        raise OutsideError(
+            f"there is no image {reference}",
+            f"the engine has none, and {error.why}",
+            "check the name, `docker login` if it is private, or name a folder of images/",
+        ) from error
+
+
+def _from_folder(engine: Engine, store: Store, folder: Path, say: Say) -> EngineImage:
+    tag = f"replay/{folder.name.lower()}:{hex_of(_folder_digest(folder))[:16]}"
+    return engine.image(tag) or build(engine, store, folder, tag, say)
+
+
+def build(engine: Engine, store: Store, folder: Path, tag: str, say: Say) -> EngineImage:
+    """Build by Dockerfile; where that fails (no registry answers, say) by recipe, if there is one."""
+    failure: OutsideError | None = None
+    if (folder / "Dockerfile").is_file():
+        say(f"image {folder.name}: building its Dockerfile")
+        try:
+            return engine.build(folder, tag)
+        except OutsideError as error:
+            failure = error
+    if not (folder / "recipe.yaml").is_file():
+        raise failure or OutsideError(f"cannot build {folder}")
+    say(f"image {folder.name}: " + (f"{failure.why}; " if failure else "") + "building its recipe instead")
+    recipe = debian.load_recipe(folder / "recipe.yaml")
+    tar = store.tmp / f"{folder.name}-{hex_of(_folder_digest(folder))[:16]}.tar"
+    try:
+        debian.bootstrap(recipe, tar)
+        return engine.import_tar(tar, tag, debian.import_changes(recipe))
+    finally:
+        tar.unlink(missing_ok=True)
+
+
+def _folder_digest(folder: Path) -> Digest:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest_value([[str(path.relative_to(folder)), digest_bytes(path.read_bytes())] for path in files])
+
+
+# --- archive ----------------------------------------------------------------------------------------------
+
+
+def ensure_archived(engine: Engine, store: Store, found: EngineImage, say: Say) -> bool:
+    """Whether the store keeps the image itself. It does unless a registry was seen to serve it."""
+    if archive_of(store, found.identity):
+        return True
+    if any(engine.registry_has(name) for name in found.repo_digests):
+        return False
+    say("image: no registry serves it, so the store keeps a copy")
+    archive = _unpack_saved(store, engine.save(found.id), found.identity)
+    write_atomic(_archive_path(store, found.identity), msgspec.json.encode(archive))
+    return True
+
+
+def archive_of(store: Store, identity: Image) -> Archive | None:
+    """The archive of that image, if the store has one with all its blobs."""
+    try:
+        archive = msgspec.json.decode(_archive_path(store, identity).read_bytes(), type=Archive)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+    blobs = (archive.config, *archive.layers)
+    return archive if all(store.blobs.has(Digest(blob)) for blob in blobs) else None
+
+
+def _archive_path(store: Store, identity: Image) -> Path:
+    without_entrypoint = msgspec.structs.replace(
+        identity, config=msgspec.structs.replace(identity.config, entrypoint=None)
+    )
+    return store.images / f"{hex_of(digest_value(without_entrypoint))}.json"
+
+
+def _unpack_saved(store: Store, stream: Iterator[bytes], identity: Image) -> Archive:
+    """Split a saved image into blobs: the configuration and each layer, unpacked, by its own digest."""
+    small: dict[str, bytes] = {}
+    wanted = set(identity.diff_ids)
+    with tarfile.open(fileobj=_Reader(stream), mode="r|") as saved:
+        for member in saved:
+            content = saved.extractfile(member) if member.isfile() else None
+            if content is None:
+                continue
+            if member.size < 1 << 20:
+                data = content.read()
+                small[member.name] = data
+                _keep_layer(store, io.BytesIO(data), wanted)
+            else:
+                _keep_layer(store, content, wanted)
+    lost = [diff_id for diff_id in identity.diff_ids if not store.blobs.has(Digest(diff_id))]
+    if lost:
+        raise OutsideError("the engine saved the image without all of its layers", f"{lost[0]} is not among them")
+    config = small[json.loads(small["manifest.json"])[0]["Config"]]
+    return Archive(config=store.blobs.put_bytes(config), layers=identity.diff_ids)
+
+
+def _keep_layer(store: Store, content: IO[bytes], wanted: set[str]) -> None:
+    """Keep a member of a saved image if it is a wanted layer, plain or gzipped; anything else is dropped."""
+    first = content.read(2)
+    whole = _Prefixed(first, content)
+    plain = gzip.GzipFile(fileobj=whole) if first == b"\x1f\x8b" else whole
+    store.blobs.put_stream(iter(lambda: plain.read(_CHUNK), b""), wanted.__contains__)
+
+
+def _docker_archive(store: Store, archive: Archive) -> Iterator[bytes]:
+    """A docker-archive tar made from blobs, in bounded memory; each blob re-hashed as it passes."""
+    config_name = f"{hex_of(Digest(archive.config))}.json"
+    layer_names = [f"{hex_of(Digest(layer))}/layer.tar" for layer in archive.layers]
+    manifest = [{"Config": config_name, "RepoTags": None, "Layers": layer_names}]
+    yield from _tar_member(config_name, store.blobs.read(Digest(archive.config)))
+    for layer, name in zip(dict.fromkeys(archive.layers), dict.fromkeys(layer_names), strict=True):
+        yield from _tar_file(name, store.blobs.verified(Digest(layer)))
+    yield from _tar_member("manifest.json", json.dumps(manifest).encode())
+    yield b"\0" * 1024
+
+
+def _tar_member(name: str, data: bytes) -> Iterator[bytes]:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    yield info.tobuf() + data + b"\0" * (-len(data) % 512)
+
+
+def _tar_file(name: str, path: Path) -> Iterator[bytes]:
+    info = tarfile.TarInfo(name)
+    info.size = path.stat().st_size
+    yield info.tobuf()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+    yield b"\0" * (-info.size % 512)
+
+
+# --- restore ----------------------------------------------------------------------------------------------
+
+
+class ImageSource(msgspec.Struct, frozen=True):
+    """One place where a recorded image can be had: `engine`, `registry`, `archive` or `recipe`."""
+
+    kind: str
+    name: str
+
+
+def sources(engine: Engine, store: Store, root: Path, identity: Image, seen: ImageSeen) -> list[ImageSource]:
+    """Where the image may be had, best first. Only the engine is asked; nothing is fetched."""
+    found = _in_engine(engine, identity, seen)
+    places = [ImageSource("engine", found)] if found else []
+    places += [ImageSource("registry", name) for name in seen.repo_digests]
+    if archive_of(store, identity):
+        places.append(ImageSource("archive", str(_archive_path(store, identity))))
+    if seen.folder and (root / seen.folder).is_dir():
+        places.append(ImageSource("recipe", seen.folder))
+    return places
+
+
+def restore(engine: Engine, store: Store, root: Path, identity: Image, places: list[ImageSource], say: Say) -> str:
+    """The engine's id of exactly that image. Raises `UnrebuildableError` naming every place tried."""
+    tried = []
+    for place in places:
+        try:
+            found = _fetch(engine, store, root, identity, place, say)
+        except OutsideError as error:
+            tried.append(f"{place.kind} {place.name}: {error.why or error.what}")
+            continue
+        if found:
+            return found
+        tried.append(f"{place.kind} {place.name}: other content")
+    raise UnrebuildableError(
+        f"the image cannot be had again ({identity.platform}, {len(identity.diff_ids)} layers)",
+        "; ".join(tried) or "the engine does not have it, the store keeps no copy, no registry or recipe is known",
+        "bring back the registry's copy or the store's archive of it (kept unless a registry serves it)",
+    )
+
+
+def same_image(found: Image, wanted: Image) -> bool:
+    """Equal content and configuration; the entrypoint counts only where the state holds one."""
+    entrypoint = wanted.config.entrypoint
+    config = msgspec.structs.replace(found.config, entrypoint=entrypoint)
+    return msgspec.structs.replace(found, config=config) == wanted
+
+
+def _in_engine(engine: Engine, identity: Image, seen: ImageSeen) -> str | None:
+    """By the id it had at record time, else by any name it had, else by looking at every image."""
+    for name in filter(None, (seen.config, seen.reference if not seen.folder else None, *seen.repo_digests)):
+        found = engine.image(name)
+        if found and same_image(found.identity, identity):
+            return found.id
+    return next((found.id for found in engine.images() if same_image(found.identity, identity)), None)
+
+
+def _fetch(engine: Engine, store: Store, root: Path, identity: Image, place: ImageSource, say: Say) -> str | None:
+    if place.kind == "engine":
+        return place.name
+    say(f"image: from {place.kind} {place.name}")
+    if place.kind == "registry":
+        found = engine.pull(place.name, identity.platform)
+        return found.id if same_image(found.identity, identity) else None
+    if place.kind == "archive":
+        archive = archive_of(store, identity)
+        if archive is None:
+            return None
+        engine.load(_docker_archive(store, archive))
+        return _in_engine(engine, identity, ImageSeen(config=archive.config))
+    folder = root / place.name
+    tag = f"replay/{folder.name.lower()}:{hex_of(_folder_digest(folder))[:16]}"
+    found = build(engine, store, folder, tag, say)
+    return found.id if same_image(found.identity, identity) else None
+
+
+class _Reader(io.RawIOBase):
+    """A stream of chunks as a file that can be read, for `tarfile`."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._left = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        while size < 0 or len(self._left) < size:
+            chunk = next(self._chunks, b"")
+            if not chunk:
+                break
+            self._left += chunk
+        taken, self._left = (self._left[:size], self._left[size:]) if size >= 0 else (self._left, b"")
+        return taken
+
+
+class _Prefixed(io.RawIOBase):
+    """A file with bytes put back in front."""
+
+    def __init__(self, prefix: bytes, rest: IO[bytes]) -> None:
+        self._prefix = prefix
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        if self._prefix:
+            taken, self._prefix = self._prefix, b""
+            return taken + (self._rest.read(size - len(taken)) if size > len(taken) else b"")
+        return self._rest.read(size)

@@ -1,0 +1,78 @@
+"""Layer `params`: a parameter file, kept byte for byte at its path, or a mapping from `replay.yaml`.
+
+The digest covers the file's bytes, since that is what the job reads; the values stand beside them so that
+a change can be named by its dotted key.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from runner.errors import UsageError
+from runner.state.digest import Digest
+from runner.state.paths import inside
+from runner.state.spec import Params
+from runner.state.strict import check_plain, load_json, load_toml, load_yaml
+from runner.store.blobs import copy_out
+from runner.store.store import Store
+
+VARIABLE = "REPLAY_PARAMS"
+_MAX_BYTES = 4 << 20
+
+
+def observe(store: Store, root: Path, declared: str | dict[str, Any] | None) -> Params | None:
+    """Raises `UsageError` for a file that is missing, too large or no mapping."""
+    if declared is None:
+        return None
+    if isinstance(declared, dict):
+        check_plain(declared, "params in replay.yaml")
+        return Params(values=declared)
+    path = inside(declared, "params")
+    data = _read(root / path, path)
+    return Params(values=parse(data, path), file=path, sha256=store.blobs.put_bytes(data))
+
+
+def parse(data: bytes, path: str) -> dict[str, Any]:
+    """The values of a YAML, JSON or TOML file, chosen by its ending; TOML dates become ISO strings."""
+    suffix = Path(path).suffix.lower()
+    loaders = {".yaml": load_yaml, ".yml": load_yaml, ".json": load_json, ".toml": load_toml}
+    if suffix not in loaders:
+        raise UsageError(
+            f"params: cannot read {path}",
+            f"{suffix or 'no ending'} is not known",
+            "use .yaml, .json or .toml",
+        )
+    values = loaders[suffix](data, path)
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UsageError(f"params: {path} holds no mapping", f"found a {type(values).__name__} at the top")
+    check_plain(values, path)
+    return values
+
+
+def restore(store: Store, params: Params | None, workspace: Path) -> None:
+    if params and params.file and params.sha256:
+        place = workspace / inside(params.file, "params")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        copy_out(store.blobs.verified(Digest(params.sha256)), place, 0o644)
+
+
+def environment(params: Params | None) -> dict[str, str]:
+    """The variable that carries a mapping; nothing for a file."""
+    if params is None or params.file:
+        return {}
+    return {VARIABLE: json.dumps(params.values, sort_keys=True, separators=(",", ":"))}
+
+
+def _read(file: Path, path: str) -> bytes:
+    try:
+        if file.stat().st_size > _MAX_BYTES:
+            raise UsageError(f"params: {path} is larger than 4 MiB", next="declare it under data instead")
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise UsageError(f"params: there is no {path}", next="create it, or correct `params` in replay.yaml") from None
+    except OSError as error:
+        raise UsageError(f"params: cannot read {path}", error.strerror or "") from error

@@ -1,0 +1,104 @@
+"""Logs of a run: both streams as they came, known secrets masked, memory bounded.
+
+`stdout` and `stderr` hold the bytes; `order` has a line `<seconds> <o|e> <bytes>` for each piece, so that
+the two can be shown as they were interleaved.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+from runner.layers.access import SHORTEST_MASKED
+
+STDOUT, STDERR = 1, 2
+_FILES = {STDOUT: "stdout", STDERR: "stderr"}
+_LETTERS = {STDOUT: "o", STDERR: "e"}
+MASK = b"***"
+_CHUNK = 1 << 18
+
+Echo = Callable[[int, bytes], None]
+
+
+class Masker:
+    """Replaces known values in a stream; only what may yet become one is held back."""
+
+    def __init__(self, values: Collection[bytes]) -> None:
+        self._values = sorted((v for v in values if len(v) >= SHORTEST_MASKED), key=len, reverse=True)
+        self._held = b""
+        self.masked = 0
+
+    def feed(self, data: bytes) -> bytes:
+        if not self._values:
+            return data
+        text = self._replace(self._held + data)
+        keep = self._possible_start(text)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def flush(self) -> bytes:
+        rest, self._held = self._held, b""
+        return rest
+
+    def _replace(self, text: bytes) -> bytes:
+        for value in self._values:
+            self.masked += text.count(value)
+            text = text.replace(value, MASK)
+        return text
+
+    def _possible_start(self, text: bytes) -> int:
+        """The length of the longest end of `text` that begins a secret."""
+        longest = min(max(map(len, self._values)) - 1, len(text))
+        return next((n for n in range(longest, 0, -1) if any(v.startswith(text[-n:]) for v in self._values)), 0)
+
+
+class LogWriter:
+    """Where a container's output goes: masked, to files, and on to whoever watches."""
+
+    def __init__(self, folder: Path, secrets: Collection[bytes], echo: Echo | None) -> None:
+        self._files = {stream: (folder / name).open("wb") for stream, name in _FILES.items()}
+        self._order = (folder / "order").open("w")
+        self._maskers = {stream: Masker(secrets) for stream in _FILES}
+        self._echo = echo
+        self._started = time.monotonic()
+
+    def write(self, stream: int, data: bytes) -> None:
+        if stream in self._files:
+            self._emit(stream, self._maskers[stream].feed(data))
+
+    def close(self) -> None:
+        for stream, masker in self._maskers.items():
+            self._emit(stream, masker.flush())
+            self._files[stream].close()
+        self._order.close()
+
+    def masked(self, stream: int) -> bool:
+        """Whether a secret was found in that stream so far."""
+        return self._maskers[stream].masked > 0
+
+    def _emit(self, stream: int, data: bytes) -> None:
+        if not data:
+            return
+        self._files[stream].write(data)
+        self._order.write(f"{time.monotonic() - self._started:.3f} {_LETTERS[stream]} {len(data)}\n")
+        if self._echo:
+            self._files[stream].flush()
+            self._echo(stream, data)
+
+
+def read_log(folder: Path) -> Iterator[tuple[int, bytes]]:
+    """The pieces of both streams in the order in which they came; what a cut-off run left is given too."""
+    if not (folder / "stdout").is_file() or not (folder / "stderr").is_file():
+        return
+    with (folder / "stdout").open("rb") as out, (folder / "stderr").open("rb") as err:
+        files = {"o": (STDOUT, out), "e": (STDERR, err)}
+        order = folder / "order"
+        for line in order.open() if order.is_file() else ():
+            parts = line.split()
+            if len(parts) == 3 and parts[1] in files and parts[2].isdigit():
+                stream, file = files[parts[1]]
+                yield stream, file.read(int(parts[2]))
+        for stream, file in files.values():
+            while rest := file.read(_CHUNK):
+                yield stream, rest

@@ -1,0 +1,149 @@
+"""Outputs: what a job left behind, gathered once, told apart from what it only pretends to leave.
+
+The workspace is a stranger's: no link is followed out of it, nothing but regular files is read, and a
+name is shown only after it was made harmless. A file is hashed in place and renamed into the store.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from runner.layers.access import SHORTEST_MASKED
+from runner.state.record import Output, OutputProblem
+from runner.store.store import Store
+
+
+class Gathered(msgspec.Struct, frozen=True):
+    outputs: tuple[Output, ...]
+    problems: tuple[OutputProblem, ...]
+
+    def joined(self, other: Gathered) -> Gathered:
+        outputs = sorted((*self.outputs, *other.outputs), key=lambda output: output.path)
+        return Gathered(tuple(outputs), (*self.problems, *other.problems))
+
+
+class _Found(msgspec.Struct, frozen=True):
+    """A regular file to be taken as `path`; `file` is where its bytes are."""
+
+    path: str
+    file: Path
+
+
+def gather(store: Store, workspace: Path, declared: Sequence[str], secrets: Collection[bytes]) -> Gathered:
+    """Take every declared output, file or folder, into the store. What cannot be taken is named with why."""
+    root = workspace.resolve()
+    found: dict[str, _Found] = {}
+    problems: dict[str, OutputProblem] = {}
+    for path in sorted(declared):
+        for item in _below(root, path):
+            if isinstance(item, OutputProblem):
+                problems.setdefault(item.path, item)
+            else:
+                found.setdefault(item.path, item)
+    outputs = []
+    for item in found.values():
+        taken = _take(store, item, secrets)
+        if isinstance(taken, OutputProblem):
+            problems[taken.path] = taken
+        else:
+            outputs.append(taken)
+    return Gathered(
+        tuple(sorted(outputs, key=lambda output: output.path)),
+        tuple(problems[path] for path in sorted(problems)),
+    )
+
+
+def _below(root: Path, path: str) -> Iterator[_Found | OutputProblem]:
+    """The files that an output path stands for: itself, or all below a folder."""
+    resolved = _resolve(root, path)
+    if isinstance(resolved, OutputProblem):
+        yield resolved
+        return
+    try:
+        mode = resolved.lstat().st_mode
+    except FileNotFoundError:
+        yield OutputProblem(path, "missing", "the job did not write it")
+        return
+    if stat.S_ISDIR(mode):
+        os.chmod(resolved, 0o755)
+        for name in sorted(os.listdir(resolved)):
+            yield from _below(root, f"{path}/{name}")
+    elif stat.S_ISREG(mode):
+        yield _named(path, resolved)
+    else:
+        yield OutputProblem(_shown(path), "special", _KINDS.get(stat.S_IFMT(mode), "not a regular file"))
+
+
+def _named(path: str, file: Path) -> _Found | OutputProblem:
+    if _shown(path) != path:
+        return OutputProblem(_shown(path), "unreadable", "its name is not UTF-8 or holds control characters")
+    return _Found(path, file)
+
+
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+
+def _resolve(root: Path, path: str) -> Path | OutputProblem:
+    """Where `path` leads, links followed one by one as the job saw them, `root` being /workspace."""
+    here, rest, hops = root, path.split("/"), 0
+    while rest:
+        part = rest.pop(0)
+        if part in ("", "."):
+            continue
+        if part == "..":
+            if here == root:
+                return OutputProblem(_shown(path), "outside", "a link leads out of the workspace")
+            here = here.parent
+            continue
+        here = here / part
+        if here.is_symlink():
+            hops += 1
+            target = os.readlink(here)
+            if hops > 40:
+                return OutputProblem(_shown(path), "outside", "links in a circle")
+            if os.path.isabs(target):
+                if not (target == "/workspace" or target.startswith("/workspace/")):
+                    return OutputProblem(_shown(path), "outside", f"a link to {_shown(target)}")
+                here, target = root, target.removeprefix("/workspace").lstrip("/")
+            else:
+                here = here.parent
+            rest = target.split("/") + rest
+    return here
+
+
+def _take(store: Store, item: _Found, secrets: Collection[bytes]) -> Output | OutputProblem:
+    try:
+        status = item.file.lstat()
+        os.chmod(item.file, 0o600)
+        if _holds_secret(item.file, secrets):
+            return OutputProblem(item.path, "secret", "it holds the value of a secret and was not kept")
+        shared = status.st_nlink > 1 or os.stat(store.tmp).st_dev != status.st_dev
+        digest, size = store.blobs.put_file(item.file) if shared else store.blobs.adopt(item.file)
+    except OSError as error:
+        return OutputProblem(item.path, "unreadable", error.strerror or str(error))
+    return Output(path=item.path, sha256=digest, size=size, executable=bool(status.st_mode & 0o100))
+
+
+def _holds_secret(file: Path, secrets: Collection[bytes]) -> bool:
+    values = [value for value in secrets if len(value) >= SHORTEST_MASKED]
+    if not values or file.stat().st_size == 0:
+        return False
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return any(content.find(value) >= 0 for value in values)
+
+
+def _shown(text: str) -> str:
+    """A name from a job, made harmless for terminals, specs and reports; 300 characters at most."""
+    safe = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in safe)[:300]

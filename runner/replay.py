@@ -1,0 +1,249 @@
+"""Replay: rebuild → execute → compare, on one screen.
+
+A replay is a run of a recorded state. It never changes that state, resolves nothing anew, and says what
+it found: the outputs are the same, the same within tolerance, or not, and whether they are at least the
+same among replays.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from runner import __version__
+from runner.compare import compare_outputs
+from runner.errors import InterruptedRunError, RefusedError, TamperedError, UsageError
+from runner.execute import Executed
+from runner.layers import access, host
+from runner.rebuild import Rebuilt, damage
+from runner.run import (
+    Session,
+    collect_outputs,
+    ending,
+    make_plan,
+    now_text,
+    rebuild_for,
+    record_of,
+    refuse_damaged,
+    refuse_if_interrupted,
+    run_rebuilt,
+    sweep,
+)
+from runner.state.digest import Digest
+from runner.state.record import Outcome, Output, OutputVerdict, Record, ReplayResult, Verdict, worst
+from runner.state.spec import RunInfo, StateSpec, ToolInfo
+from runner.store.runs import Run, new_run_id
+
+
+class Original(msgspec.Struct, frozen=True):
+    """A recorded run: what to do again and what to compare with."""
+
+    spec: StateSpec
+    record: Record
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """One replay: its own spec and record, the comparison in `record.replay`."""
+
+    spec: StateSpec
+    record: Record
+
+
+def original_of(run: Run) -> Original:
+    """The run with its record. Raises `UsageError` when it has none, so that nothing could be compared."""
+    spec, record = run.spec_and_record()
+    if record is None:
+        raise UsageError(
+            f"{run.id} was never finished",
+            "it has a spec and no record, so there is nothing to compare a replay with",
+            f"record it anew: `replay run {spec.run.job}`",
+        )
+    if record.outcome.ending == "interrupted":
+        raise UsageError(
+            f"{run.id} was interrupted, so its outputs are not those of its state",
+            next=f"record it anew: `replay run {spec.run.job}`",
+        )
+    return Original(spec, record)
+
+
+def replay(session: Session, original: Original, times: int | None) -> list[Replayed]:
+    """Replay `times` times; by default once, and once more if that differs, to tell whether it is
+    reproducible. The verdict over all is `overall`."""
+    done = [replay_once(session, original)]
+    wanted = times or (1 if _good(done[0]) else 2)
+    while len(done) < wanted:
+        done.append(replay_once(session, original))
+    return done
+
+
+def overall(session: Session, original: Original, done: Sequence[Replayed]) -> ReplayResult:
+    """One verdict over several replays of one state, per output and in all.
+
+    A difference from the original is `diverged` when the replays agree among themselves, and
+    `nondeterministic` when they do not.
+    """
+    outputs: dict[str, OutputVerdict] = {}
+    for one in done:
+        for found in _result(one).outputs:
+            outputs[found.path] = _worse(outputs.get(found.path), found)
+    for path, detail in _unsteady(session, original, done).items():
+        outputs[path] = OutputVerdict(path, Verdict.NONDETERMINISTIC, outputs[path].comparator, detail)
+    ends = {_result(one).verdict for one in done} & {Verdict.FAILED}
+    verdict = worst([*(output.verdict for output in outputs.values()), *ends])
+    notes = tuple(dict.fromkeys(note for one in done for note in _result(one).notes))
+    ordered = tuple(outputs[path] for path in sorted(outputs))
+    return ReplayResult(replay_of=original.spec.run.id, verdict=verdict, outputs=ordered, notes=notes)
+
+
+def replay_once(session: Session, original: Original) -> Replayed:
+    """Rebuild the state, run it, compare its outputs with the original's, and record all that."""
+    store = session.workspace.store
+    secrets = _secrets(session, original.spec)
+    with store.adding():
+        sweep(session)
+        spec = _spec_of_replay(session, original.spec)
+        run = session.workspace.run(spec.run.id)
+        run.begin()
+        with ending(run):
+            spec_bytes = run.write_spec(spec)
+            rebuilt = rebuild_for(session, make_plan(session, spec), run)
+            refuse_if_interrupted(session)
+    with ending(run):
+        started = now_text()
+        finished = run_rebuilt(session, run, spec, rebuilt, secrets)
+        if finished.outcome.ending == "interrupted":
+            raise InterruptedRunError("interrupted", f"replay {run.id} was stopped while the job ran")
+        with store.adding():
+            executed = collect_outputs(session, run, spec, rebuilt, finished, secrets)
+            result = _compare(session, original, executed, rebuilt)
+            record = record_of(spec, spec_bytes, started, executed, result)
+            run.write_record(record)
+    return Replayed(spec, record)
+
+
+def _compare(session: Session, original: Original, executed: Executed, rebuilt: Rebuilt) -> ReplayResult:
+    """The verdict of one replay. Before it says that outputs differ, what the job was given is re-hashed."""
+    before, after = original.record.outcome, executed.outcome
+    outputs = _verdicts(session, original.spec, original.record.outputs, executed.outputs)
+    outputs += _problem_verdicts(original.record, executed)
+    verdict = worst([one.verdict for one in outputs])
+    if (before.exit_code, before.ending) != (after.exit_code, after.ending):
+        verdict = Verdict.FAILED
+    if verdict not in (Verdict.IDENTICAL, Verdict.EQUIVALENT):
+        refuse_damaged(session, rebuilt, damage(session.workspace.store, rebuilt, full=True))
+    return ReplayResult(
+        replay_of=original.spec.run.id,
+        verdict=verdict,
+        outputs=tuple(sorted(outputs, key=lambda one: one.path)),
+        notes=tuple(_notes(session, original, executed)),
+    )
+
+
+def _verdicts(
+    session: Session, spec: StateSpec, before: Sequence[Output], after: Sequence[Output]
+) -> list[OutputVerdict]:
+    blobs = session.workspace.store.blobs
+
+    def opener(digest: Digest) -> Path:
+        return blobs.verified(digest)
+
+    return list(
+        compare_outputs(
+            {output.path: output for output in before},
+            {output.path: output for output in after},
+            spec.contract.outputs,
+            opener,
+        )
+    )
+
+
+def _problem_verdicts(record: Record, executed: Executed) -> list[OutputVerdict]:
+    """Outputs that could not be taken: the same trouble in both is no difference."""
+    before = {problem.path: problem for problem in record.problems}
+    after = {problem.path: problem for problem in executed.problems}
+    compared = {output.path for output in (*record.outputs, *executed.outputs)}
+    found = []
+    for path in sorted((before.keys() | after.keys()) - compared):
+        same = path in before and path in after and before[path].problem == after[path].problem
+        problem = after.get(path) or before[path]
+        detail = f"{problem.problem}: {problem.detail}" + (" (as in the original)" if same else "")
+        found.append(OutputVerdict(path, Verdict.IDENTICAL if same else Verdict.DIVERGED, "none", detail))
+    return found
+
+
+def _notes(session: Session, original: Original, executed: Executed) -> list[str]:
+    notes = []
+    before, after = original.record.outcome, executed.outcome
+    if (before.exit_code, before.ending) != (after.exit_code, after.ending):
+        notes.append(f"the job {_ended(after)}; in the original it {_ended(before)}")
+    if original.spec.state.access.network == "open":
+        notes.append("the network is open to this job: what it fetched is no part of the state")
+    if not original.spec.contract.outputs:
+        notes.append("the job declares no outputs, so only its exit status was compared")
+    notes += _host_notes(session, original.spec)
+    return notes
+
+
+def _host_notes(session: Session, spec: StateSpec) -> list[str]:
+    """What differs between the machines, since it may explain a difference in the outputs."""
+    then, now = spec.observed.host, host.observe(session.engine.version())
+    fields = [name for name in now.__struct_fields__ if getattr(then, name) != getattr(now, name)]
+    return [f"the host differs in {', '.join(fields)}"] if fields else []
+
+
+def _ended(outcome: Outcome) -> str:
+    return f"exited {outcome.exit_code}" if outcome.ending == "exited" else f"ended by {outcome.ending}"
+
+
+def _unsteady(session: Session, original: Original, done: Sequence[Replayed]) -> Mapping[str, str]:
+    """Outputs in which replays disagree among themselves, beyond the tolerance."""
+    found: dict[str, str] = {}
+    first = done[0].record
+    for number, other in enumerate(done[1:], 2):
+        for one in _verdicts(session, original.spec, first.outputs, other.record.outputs):
+            if one.verdict is Verdict.DIVERGED:
+                found.setdefault(one.path, f"replays 1 and {number} disagree: {one.detail}")
+    return found
+
+
+def _worse(a: OutputVerdict | None, b: OutputVerdict) -> OutputVerdict:
+    return b if a is None or worst([a.verdict, b.verdict]) is not a.verdict else a
+
+
+def _good(one: Replayed) -> bool:
+    return _result(one).verdict in (Verdict.IDENTICAL, Verdict.EQUIVALENT)
+
+
+def _result(one: Replayed) -> ReplayResult:
+    if one.record.replay is None:
+        raise TamperedError(f"{one.record.run_id} is no replay", "its record holds no comparison")
+    return one.record.replay
+
+
+def _spec_of_replay(session: Session, original: StateSpec) -> StateSpec:
+    """The same state and contract, seen here and now."""
+    now = datetime.datetime.now(datetime.UTC)
+    run = RunInfo(
+        id=new_run_id(original.run.job, now),
+        job=original.run.job,
+        created=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        tool=ToolInfo(version=__version__),
+        labels=original.run.labels,
+        replay_of=original.run.id,
+    )
+    observed = msgspec.structs.replace(original.observed, host=host.observe(session.engine.version()))
+    return msgspec.structs.replace(original, run=run, observed=observed)
+
+
+def _secrets(session: Session, spec: StateSpec) -> dict[str, bytes]:
+    """The secrets now, from where they were taken then. A replay cannot do with fewer."""
+    seen = spec.observed.access.secrets
+    lost = [name for name in spec.state.secrets if name not in seen]
+    if lost:
+        raise RefusedError(f"the spec does not say where secret {lost[0]} is taken from")
+    references = {name: seen[name].source for name in spec.state.secrets}
+    return access.read_secrets(references, session.workspace.root, os.environ)

@@ -1,0 +1,43 @@
+"""Paths that people and specs give: relative to the workspace, inside it, and nameable everywhere."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import PurePosixPath
+
+from runner.errors import UsageError
+
+STDOUT = "stdout"
+
+
+def inside(path: str, what: str) -> str:
+    """The normalised form of a workspace-relative path. Raises `UsageError` naming `what` otherwise."""
+    pure = PurePosixPath(path)
+    problem = _problem(path, pure)
+    if problem:
+        raise UsageError(
+            f"{what}: {path!r} {problem}",
+            "paths are relative to the folder of replay.yaml and stay inside it",
+        )
+    return str(pure)
+
+
+def _problem(path: str, pure: PurePosixPath) -> str | None:
+    if not path.strip():
+        return "is empty"
+    if pure.is_absolute():
+        return "is absolute"
+    if ".." in pure.parts:
+        return "climbs out with `..`"
+    if str(pure) == ".":
+        return "is the workspace itself"
+    if any(unicodedata.category(character) == "Cc" for character in path):
+        return "holds a control character"
+    if ":" in path:
+        return "holds a colon, which engines read as a separator"
+    return None
+
+
+def covers(folder: str, path: str) -> bool:
+    """Whether `path` is `folder` or lies below it."""
+    return path == folder or path.startswith(folder + "/")

@@ -1,0 +1,180 @@
+"""Blobs: bytes kept under their SHA-256, `blobs/ab/cdef…`.
+
+A blob appears by rename once it is whole, so a name that exists is a blob that was complete. Permission
+bits and names prove nothing afterwards: whoever reads a blob's content re-hashes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from runner.errors import TamperedError
+from runner.state.digest import Digest, digest_bytes, digest_file, digest_of_hex, hex_of
+from runner.store.files import disk_error, fsync_folder
+
+_CHUNK = 1 << 20
+_MODE = 0o444
+
+
+class Blobs:
+    def __init__(self, folder: Path, temporary: Path) -> None:
+        self.folder = folder
+        self.temporary = temporary
+
+    def path(self, digest: Digest) -> Path:
+        hex_digits = hex_of(digest)
+        return self.folder / hex_digits[:2] / hex_digits[2:]
+
+    def has(self, digest: Digest) -> bool:
+        return self.path(digest).is_file()
+
+    def all(self) -> Iterator[Digest]:
+        for folder in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
+            for file in sorted(folder.iterdir()):
+                yield digest_of_hex(folder.name + file.name)
+
+    def read(self, digest: Digest) -> bytes:
+        """The bytes, re-hashed. Raises `TamperedError` when they are gone or are not what was kept."""
+        try:
+            data = self.path(digest).read_bytes()
+        except FileNotFoundError:
+            raise missing(digest) from None
+        if digest_bytes(data) != digest:
+            raise damaged(digest, self.path(digest))
+        return data
+
+    def verified(self, digest: Digest) -> Path:
+        """The path of a blob whose content has just been re-hashed."""
+        path = self.path(digest)
+        try:
+            found = digest_file(path)
+        except FileNotFoundError:
+            raise missing(digest) from None
+        if found != digest:
+            raise damaged(digest, path)
+        return path
+
+    def put_bytes(self, data: bytes) -> Digest:
+        digest = digest_bytes(data)
+        if not self.has(digest):
+            with self._incoming() as (file, commit):
+                file.write(data)
+                commit(digest)
+        return digest
+
+    def put_stream(
+        self, chunks: Iterable[bytes], wanted: Callable[[Digest], bool] = lambda _: True
+    ) -> tuple[Digest, int]:
+        """Keep a stream, hashed while written, if its digest is `wanted`; memory stays at one chunk."""
+        hasher, size = hashlib.sha256(), 0
+        with self._incoming() as (file, commit):
+            for chunk in chunks:
+                hasher.update(chunk)
+                size += len(chunk)
+                file.write(chunk)
+            digest = digest_of_hex(hasher.hexdigest())
+            if wanted(digest):
+                commit(digest)
+        return digest, size
+
+    def put_file(self, source: Path) -> tuple[Digest, int]:
+        """Keep a copy of a file that may be changed by others at any time."""
+        with source.open("rb") as file:
+            return self.put_stream(iter(lambda: file.read(_CHUNK), b""))
+
+    def adopt(self, source: Path) -> tuple[Digest, int]:
+        """Take over a file that nobody else will write to again: hashed in place, then renamed."""
+        size = source.stat().st_size
+        digest = digest_file(source)
+        target = self.path(digest)
+        if not self.has(digest):
+            _fsync_file(source)
+            os.chmod(source, _MODE)
+            os.chown(source, os.getuid(), os.getgid())
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.replace(target)
+            fsync_folder(target.parent)
+        return digest, size
+
+    def link(self, source: Path, digest: Digest) -> None:
+        """Keep a file whose digest is known, by hard link where the file system allows it, else by copy."""
+        target = self.path(digest)
+        if self.has(digest):
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, target)
+        except FileExistsError:
+            return
+        except OSError:
+            copied, _ = self.put_file(source)
+            if copied != digest:
+                raise damaged(digest, source) from None
+
+    def discard(self, digest: Digest) -> int:
+        """Remove a blob; its size in bytes, 0 when it was gone."""
+        path = self.path(digest)
+        try:
+            size = path.stat().st_size
+            path.unlink()
+        except FileNotFoundError:
+            return 0
+        return size
+
+    @contextmanager
+    def _incoming(self):  # type: ignore[no-untyped-def]
+        self.temporary.mkdir(parents=True, exist_ok=True)
+        temporary = self.temporary / f"blob-{secrets.token_hex(8)}"
+
+        def commit(digest: Digest) -> None:
+            _finish(file)
+            target = self.path(digest)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.replace(target)
+            fsync_folder(target.parent)
+
+        try:
+            with open(temporary, "xb", opener=lambda p, f: os.open(p, f, _MODE)) as file:
+                yield file, commit
+        except OSError as error:
+            raise disk_error(error, f"write to {self.folder}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def copy_out(source: Path, target: Path, mode: int) -> None:
+    """A private, writable copy of a blob."""
+    shutil.copyfile(source, target)
+    os.chmod(target, mode)
+
+
+def missing(digest: Digest) -> TamperedError:
+    return TamperedError(f"blob {digest} is missing from the store", "it was recorded and is no longer there")
+
+
+def damaged(digest: Digest, path: Path) -> TamperedError:
+    return TamperedError(
+        f"blob {digest} is damaged",
+        f"{path} does not hold the bytes that were recorded",
+        "restore the store from a copy; no result can be trusted that rests on this file",
+    )
+
+
+def _finish(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _fsync_file(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,164 @@
+"""Runs: one folder each, `runs/<run-id>/`, holding its spec, record, logs and a lock while it runs.
+
+A run with a record is finished. One without is running when its lock is held, else it was interrupted.
+Specs and records also stand in the workspace's `state_specs/`, to be reviewed and shared; there they are
+found when the store has never seen the run.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import secrets
+from enum import StrEnum
+from pathlib import Path
+
+from runner.errors import TamperedError, UsageError
+from runner.state.digest import digest_bytes
+from runner.state.record import Record
+from runner.state.spec import StateSpec, state_digest
+from runner.state.strict import dump_record, dump_spec, load_record, load_spec
+from runner.store.files import FileLock, is_locked, remove_tree, write_atomic
+from runner.store.store import Store
+
+SPECS = "state_specs"
+_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+_RUN_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
+
+
+class RunStatus(StrEnum):
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    FINISHED = "finished"
+
+
+def new_run_id(job: str, now: datetime.datetime) -> str:
+    """Like `train-20261120-k3v9xq`; the date is UTC."""
+    tail = "".join(secrets.choice(_ALPHABET) for _ in range(6))
+    return f"{job}-{now:%Y%m%d}-{tail}"
+
+
+class Run:
+    """One run as files. `specs` is the workspace's `state_specs` folder, or None outside a workspace."""
+
+    def __init__(self, store: Store, run_id: str, specs: Path | None) -> None:
+        self.id = run_id
+        self.folder = store.runs / run_id
+        self.scratch = store.scratch / run_id
+        self._specs = specs
+        self._lock = FileLock(self.folder / "lock")
+
+    # --- writing
+
+    def begin(self) -> None:
+        """Claim the run-id; held by a lock until `end` or the death of this process."""
+        self.folder.mkdir(parents=True)
+        self._lock.acquire()
+
+    def write_spec(self, spec: StateSpec) -> bytes:
+        """Write the spec, once, before the job starts; returns its bytes."""
+        data = dump_spec(spec)
+        write_atomic(self.folder / "spec.yaml", data)
+        if self._specs:
+            self._specs.mkdir(exist_ok=True)
+            write_atomic(self._specs / f"{self.id}.yaml", data)
+        return data
+
+    def write_record(self, record: Record) -> None:
+        data = dump_record(record)
+        if self._specs:
+            write_atomic(self._specs / f"{self.id}.record.json", data)
+        write_atomic(self.folder / "record.json", data)
+
+    def end(self) -> None:
+        self._lock.release()
+
+    def forget(self) -> None:
+        """Remove spec, record and logs, the reviewed copies too."""
+        if self._specs:
+            for name in (f"{self.id}.yaml", f"{self.id}.record.json"):
+                (self._specs / name).unlink(missing_ok=True)
+        remove_tree(self.folder)
+
+    # --- reading
+
+    def status(self) -> RunStatus:
+        if self._find("record.json", f"{self.id}.record.json"):
+            return RunStatus.FINISHED
+        return RunStatus.RUNNING if is_locked(self.folder / "lock") else RunStatus.INTERRUPTED
+
+    def has_spec(self) -> bool:
+        """Whether a spec was written before the run was cut off, if it was."""
+        return self._find("spec.yaml", f"{self.id}.yaml") is not None
+
+    def spec(self) -> StateSpec:
+        """The spec, checked against the digest that it states."""
+        return self._spec_and_bytes()[0]
+
+    def record(self) -> Record | None:
+        """The record, or None when the run was interrupted or is still going on."""
+        path = self._find("record.json", f"{self.id}.record.json")
+        return load_record(path.read_bytes(), str(path)) if path else None
+
+    def spec_and_record(self) -> tuple[StateSpec, Record | None]:
+        """Both, each checked against the other. Raises `TamperedError` when they do not belong together."""
+        spec, data, path = self._spec_and_bytes()
+        record = self.record()
+        if record and digest_bytes(data) != record.spec_sha256:
+            raise TamperedError(
+                f"the spec of {self.id} is not the one that its record was made for",
+                f"{path} was changed after the run",
+                f"restore it (`git checkout -- {path.name}`), or copy {self.id}.yaml from another clone",
+            )
+        if record and record.state_digest != spec.digest:
+            raise TamperedError(f"the record of {self.id} is for another state", f"it names {record.state_digest}")
+        return spec, record
+
+    def _spec_and_bytes(self) -> tuple[StateSpec, bytes, Path]:
+        path = self._find("spec.yaml", f"{self.id}.yaml")
+        if path is None:
+            raise UsageError(f"run {self.id} has no spec", "it was cut off before one was written")
+        spec, data = read_spec(path)
+        return spec, data, path
+
+    def _find(self, in_store: str, in_specs: str) -> Path | None:
+        """The reviewed file in `state_specs/` counts first: an edit there must not pass unseen."""
+        places = [self.folder / in_store]
+        if self._specs:
+            places.insert(0, self._specs / in_specs)
+        return next((place for place in places if place.is_file()), None)
+
+
+def read_spec(path: Path) -> tuple[StateSpec, bytes]:
+    """A spec and its bytes, the stated digest checked. Raises `TamperedError` when it does not fit."""
+    data = path.read_bytes()
+    spec = load_spec(data, str(path))
+    found = state_digest(spec.state)
+    if found != spec.digest:
+        raise TamperedError(
+            f"{path} was changed after it was written",
+            f"its state has the digest {found}, it states {spec.digest}",
+            "restore the file from git or from another copy",
+        )
+    return spec, data
+
+
+def run_ids(store: Store | None, specs: Path | None) -> list[str]:
+    """Every run-id known to the store or to `state_specs/`, sorted."""
+    found = {entry.name for entry in store.runs.iterdir() if _RUN_ID.match(entry.name)} if store else set()
+    if specs and specs.is_dir():
+        found |= {entry.stem for entry in specs.glob("*.yaml") if _RUN_ID.match(entry.stem)}
+    return sorted(found)
+
+
+def resolve_run_id(part: str, known: list[str]) -> str:
+    """The one run-id that `part` is a part of. Raises `UsageError` when none or several fit."""
+    if part in known:
+        return part
+    fits = [run_id for run_id in known if part and part in run_id]
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
+        shown = ", ".join(fits[:5]) + (f" and {len(fits) - 5} more" if len(fits) > 5 else "")
+        raise UsageError(f"{part!r} fits several runs", shown, "give more of the run-id")
+    raise UsageError(f"no run is called {part!r}", f"{len(known)} runs are known here", "list them with `replay ls`")

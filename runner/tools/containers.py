@@ -1,0 +1,560 @@
+"""The door to the container engine: images in and out, containers run to their end.
+
+Everything goes through the Docker API, so that any engine that serves it will do. The SDK is imported
+at first use: it costs as much as all the rest of a command's start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from runner.errors import OutsideError, UsageError
+from runner.state.spec import Image, ImageConfig, Limits
+from runner.tools.interrupts import Interrupts
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+LABEL_STORE = "replay.store"
+LABEL_RUN = "replay.run"
+STOP_GRACE_S = 10
+_TICK_S = 0.5
+_DEFAULT_PROCESSES = 4096
+_START_ENGINE = "start it (`systemctl start docker`, Docker Desktop, or `make engine` here); `replay doctor` tells more"
+
+
+class Mount(msgspec.Struct, frozen=True):
+    """A file or folder of this machine at a path in the container."""
+
+    source: Path
+    target: str
+    read_only: bool = True
+
+
+class ContainerRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A container to be run to its end.
+
+    `image` is the engine's own id. `entrypoint` is None for none at all. `stdin` is sent whole, then
+    closed. `internal` containers (probing, locking) may use the host's network.
+    """
+
+    image: str
+    command: tuple[str, ...]
+    entrypoint: tuple[str, ...] | None = None
+    env: dict[str, str] = {}
+    mounts: tuple[Mount, ...] = ()
+    user: str
+    workdir: str
+    network: str = "none"
+    limits: Limits = Limits()
+    labels: dict[str, str] = {}
+    hostname: str = "replay"
+    stdin: bytes | None = None
+    read_only: bool = True
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """How a container ended. `stopped` says why this tool ended it, if it did."""
+
+    exit_code: int
+    duration_s: float
+    out_of_memory: bool = False
+    stopped: str | None = None
+
+
+class EngineImage(msgspec.Struct, frozen=True, kw_only=True):
+    """An image as the engine shows it: its id there, its identity, the names it goes by."""
+
+    id: str
+    identity: Image
+    entrypoint: tuple[str, ...] = ()
+    repo_digests: tuple[str, ...] = ()
+    repo_tags: tuple[str, ...] = ()
+
+
+class OutputSink(Protocol):
+    def write(self, stream: int, data: bytes, /) -> None: ...
+
+
+class Watch(Protocol):
+    """Called about twice a second while a container runs; a reason to end it, or None."""
+
+    def __call__(self) -> str | None: ...
+
+
+class ExecutableMissingError(OutsideError):
+    """The image does not hold the program that the command names."""
+
+
+class Engine:
+    """One container engine. Methods raise `OutsideError` when the engine cannot be reached or fails."""
+
+    def __init__(self, client: APIClient, where: str) -> None:
+        self._client = client
+        self.where = where
+
+    # --- facts
+
+    def version(self) -> dict[str, Any]:
+        with self._errors("ask the engine for its version"):
+            return dict(self._client.version())
+
+    def rootless(self) -> bool:
+        with self._errors("ask the engine how it is set up"):
+            options = self._client.info().get("SecurityOptions") or []
+        return any("rootless" in option for option in options)
+
+    # --- images
+
+    def image(self, reference: str) -> EngineImage | None:
+        """The image of that name or id, or None when the engine has none."""
+        from docker.errors import ImageNotFound
+
+        with self._errors(f"look at image {reference}"):
+            try:
+                return _engine_image(self._client.inspect_image(reference))
+            except ImageNotFound:
+                return None
+
+    def images(self) -> Iterator[EngineImage]:
+        """Every image of the engine; one request each."""
+        with self._errors("list the images"):
+            ids = [entry["Id"] for entry in self._client.images()]
+        for image_id in ids:
+            found = self.image(image_id)
+            if found:
+                yield found
+
+    def pull(self, reference: str, platform: str | None = None) -> EngineImage:
+        """Pull from the registry that the reference names. Raises `OutsideError` with the registry's word."""
+        from docker.utils import parse_repository_tag
+
+        repository, tag = parse_repository_tag(reference)
+        with self._errors(f"pull {reference}"):
+            for line in self._client.pull(repository, tag or "latest", stream=True, decode=True, platform=platform):
+                if "error" in line:
+                    raise OutsideError(f"cannot pull {reference}", str(line["error"]))
+        found = self.image(reference)
+        if found is None:
+            raise OutsideError(f"cannot pull {reference}", "the engine does not show it after the pull")
+        return found
+
+    def registry_has(self, repo_digest: str) -> bool:
+        """Whether the registry can serve that digest now; False when it cannot be reached."""
+        from docker.errors import APIError
+
+        try:
+            self._client.inspect_distribution(repo_digest)
+        except (APIError, OSError, *_transport_errors()):
+            return False
+        return True
+
+    def save(self, image_id: str) -> Iterator[bytes]:
+        """The image as a tar stream in docker-archive or OCI layout, as the engine gives it."""
+        with self._errors(f"save image {image_id}"):
+            yield from self._client.get_image(image_id)
+
+    def load(self, archive: Iterable[bytes]) -> None:
+        with self._errors("load an archived image"):
+            for line in self._client.load_image(archive) or ():
+                if "error" in line:
+                    raise OutsideError("the engine refused an archived image", str(line["error"]))
+
+    def import_tar(self, tar: Path, tag: str, changes: list[str]) -> EngineImage:
+        """A one-layer image from a file system tar."""
+        repository, _, name = tag.partition(":")
+        with self._errors(f"import {tar}"):
+            answer = self._client.import_image_from_file(
+                str(tar), repository=repository, tag=name or "latest", changes=changes
+            )
+        for line in answer.splitlines():
+            if "error" in (parsed := json.loads(line)):
+                raise OutsideError(f"the engine refused {tar}", str(parsed["error"]))
+        found = self.image(tag)
+        if found is None:
+            raise OutsideError(f"cannot import {tar}", "the engine does not show it afterwards")
+        return found
+
+    def build(self, folder: Path, tag: str) -> EngineImage:
+        """Build a Dockerfile through the docker client (BuildKit is not in the API that the SDK speaks)."""
+        command = ["docker", "build", "-q", "-t", tag, str(folder)]
+        try:
+            done = subprocess.run(command, env=self._client_environment(), capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            raise OutsideError("cannot build a Dockerfile", "there is no docker client on PATH") from None
+        found = self.image(tag) if done.returncode == 0 else None
+        if found is None:
+            why = [line for line in done.stderr.splitlines() if line.strip()][-1:]
+            raise OutsideError(
+                f"cannot build {folder / 'Dockerfile'}", why[0].strip() if why else "docker build failed"
+            )
+        return found
+
+    # --- containers
+
+    def run(
+        self,
+        request: ContainerRequest,
+        sink: OutputSink,
+        interrupts: Interrupts,
+        watch: Watch = lambda: None,
+    ) -> Ended:
+        """Run a container to its end; it is removed whatever happens. Output goes to `sink` as it comes.
+
+        A signal or `watch` ends it: TERM, then KILL after 10 s, or at once at the second signal.
+        """
+        container = self._create(request)
+        try:
+            return self._run_created(container, request, sink, interrupts, watch)
+        finally:
+            self.remove(container)
+
+    def containers_of(self, store_id: str) -> dict[str, str]:
+        """Containers left by commands on that store: container id to run-id."""
+        with self._errors("list the containers"):
+            listed = self._client.containers(all=True, filters={"label": f"{LABEL_STORE}={store_id}"})
+        return {entry["Id"]: entry["Labels"].get(LABEL_RUN, "") for entry in listed}
+
+    def remove(self, container: str) -> None:
+        """Kill and remove; a container that is gone already, or an engine that is, is no error."""
+        from docker.errors import APIError
+
+        with contextlib.suppress(APIError, OSError, *_transport_errors()):
+            self._client.remove_container(container, force=True, v=True)
+
+    def _create(self, request: ContainerRequest) -> str:
+        from docker.errors import APIError
+
+        with self._errors("create a container"):
+            try:
+                created = self._client.create_container_from_config(_container_config(self._client, request))
+            except APIError as error:
+                raise _create_error(error) from error
+        return str(created["Id"])
+
+    def _run_created(
+        self,
+        container: str,
+        request: ContainerRequest,
+        sink: OutputSink,
+        interrupts: Interrupts,
+        watch: Watch,
+    ) -> Ended:
+        from docker.errors import APIError
+
+        with self._errors("run a container"):
+            stream = _Attached(self._client, container, bool(request.stdin))
+            with contextlib.closing(stream):
+                try:
+                    self._client.start(container)
+                except APIError as error:
+                    raise _start_error(error, request) from error
+                started = time.monotonic()
+                if request.stdin is not None:
+                    stream.send(request.stdin)
+                stopped = self._follow(container, stream, sink, interrupts, watch, _deadline(started, request))
+            exit_code = self._wait(container, interrupts, watch, _deadline(started, request), stopped)
+            duration = time.monotonic() - started
+            memory = exit_code == 137 and stopped is None and self._was_out_of_memory(container)
+        return Ended(exit_code=exit_code, duration_s=round(duration, 3), out_of_memory=memory, stopped=stopped)
+
+    def _follow(
+        self,
+        container: str,
+        stream: _Attached,
+        sink: OutputSink,
+        interrupts: Interrupts,
+        watch: Watch,
+        deadline: float | None,
+    ) -> str | None:
+        """Pass output on until the stream ends; the reason why the container was stopped, if it was."""
+        stopping = _Stopping(self, container, interrupts, watch, deadline)
+        while True:
+            waiting: list[_Attached | Interrupts] = [stream] if interrupts.count else [stream, interrupts]
+            ready, _, _ = select.select(waiting, [], [], _TICK_S)
+            if stream in ready:
+                frames = stream.read()
+                if frames is None:
+                    return stopping.reason
+                for kind, data in frames:
+                    sink.write(kind, data)
+            stopping.step()
+
+    def _wait(
+        self,
+        container: str,
+        interrupts: Interrupts,
+        watch: Watch,
+        deadline: float | None,
+        stopped: str | None,
+    ) -> int:
+        """The exit code. A job that closed its own output is waited for under the same limits."""
+        stopping = _Stopping(self, container, interrupts, watch, deadline, stopped)
+        while True:
+            try:
+                return int(self._client.wait(container, timeout=_TICK_S * 4)["StatusCode"])
+            except _transport_errors() as error:
+                if not _is_timeout(error):
+                    raise
+                stopping.step()
+
+    def _was_out_of_memory(self, container: str) -> bool:
+        return bool(self._client.inspect_container(container)["State"].get("OOMKilled"))
+
+    def _signal(self, container: str, name: str) -> None:
+        from docker.errors import APIError
+
+        with contextlib.suppress(APIError):
+            self._client.kill(container, name)
+
+    def _client_environment(self) -> dict[str, str]:
+        return os.environ | {"DOCKER_HOST": self.where}
+
+    @contextlib.contextmanager
+    def _errors(self, doing: str) -> Iterator[None]:
+        from docker.errors import APIError, DockerException
+
+        try:
+            yield
+        except APIError as error:
+            raise OutsideError(f"cannot {doing}", _words(error)) from error
+        except (DockerException, OSError, *_transport_errors()) as error:
+            raise OutsideError(
+                f"cannot {doing}", f"the engine at {self.where} went away: {error}", _START_ENGINE
+            ) from error
+
+
+class _Stopping:
+    """Ends a container that a signal, the time limit or the watch says must end: TERM, later KILL."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        container: str,
+        interrupts: Interrupts,
+        watch: Watch,
+        deadline: float | None,
+        reason: str | None = None,
+    ) -> None:
+        self._engine = engine
+        self._container = container
+        self._interrupts = interrupts
+        self._watch = watch
+        self._deadline = deadline
+        self._kill_at: float | None = None
+        self.reason = reason
+
+    def step(self) -> None:
+        now = time.monotonic()
+        if self.reason is None:
+            self.reason = self._why(now)
+            if self.reason:
+                self._kill_at = now + STOP_GRACE_S
+                self._engine._signal(self._container, "SIGTERM")
+        elif self._kill_at is not None and (now >= self._kill_at or self._interrupts.count > 1):
+            self._kill_at = None
+            self._engine._signal(self._container, "SIGKILL")
+
+    def _why(self, now: float) -> str | None:
+        if self._interrupts.count:
+            return "interrupted"
+        if self._deadline is not None and now >= self._deadline:
+            return "time-limit"
+        return self._watch()
+
+
+class _Attached:
+    """The hijacked connection of an attached container: frames of (stream, bytes) out, stdin in."""
+
+    _HEADER = struct.Struct(">BxxxL")
+
+    def __init__(self, client: APIClient, container: str, stdin: bool) -> None:
+        params = {"stdout": 1, "stderr": 1, "stream": 1, "stdin": int(stdin), "logs": 0}
+        self._raw = client.attach_socket(container, params=params)
+        self._socket: socket.socket = getattr(self._raw, "_sock", self._raw)
+        self._socket.setblocking(True)
+        self._buffer = bytearray()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def send(self, data: bytes) -> None:
+        self._socket.sendall(data)
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def read(self) -> list[tuple[int, bytes]] | None:
+        """What has come, at least as much as one receive; None at the end of the stream."""
+        received = self._socket.recv(1 << 18)
+        if not received:
+            return None
+        self._buffer += received
+        return list(self._frames())
+
+    def _frames(self) -> Iterator[tuple[int, bytes]]:
+        buffer, start = self._buffer, 0
+        while len(buffer) - start >= 8:
+            kind, length = self._HEADER.unpack_from(buffer, start)
+            if len(buffer) - start - 8 < length:
+                break
+            yield kind, bytes(buffer[start + 8 : start + 8 + length])
+            start += 8 + length
+        del buffer[:start]
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._raw.close()
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+
+def connect() -> Engine:
+    """The engine that the docker client would use: DOCKER_HOST, DOCKER_CONTEXT, the current context, the
+    default socket. Raises `OutsideError` when none answers."""
+    host = os.environ.get("DOCKER_HOST") or _context_host() or "unix:///var/run/docker.sock"
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        if os.environ.get("DOCKER_HOST") and os.environ.get("DOCKER_TLS_VERIFY"):
+            client = docker.from_env(timeout=600).api
+        else:
+            client = docker.APIClient(base_url=host, version="auto", timeout=600)
+    except (DockerException, OSError) as error:
+        raise _no_engine(host, error) from error
+    return Engine(client, host)
+
+
+def _no_engine(host: str, error: Exception) -> OutsideError:
+    return OutsideError(f"no container engine answers at {host}", str(error), _START_ENGINE)
+
+
+def _context_host() -> str | None:
+    """The endpoint of the docker client's context in force, or None for the default one."""
+    config_folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    name = os.environ.get("DOCKER_CONTEXT") or _current_context(config_folder)
+    if not name or name == "default":
+        return None
+    for meta in (config_folder / "contexts" / "meta").glob("*/meta.json"):
+        described = json.loads(meta.read_bytes())
+        if described.get("Name") == name:
+            return str(described["Endpoints"]["docker"]["Host"])
+    raise UsageError(f"docker context {name!r} does not exist", f"none in {config_folder}", "see `docker context ls`")
+
+
+def _current_context(config_folder: Path) -> str | None:
+    try:
+        described = json.loads((config_folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return str(described.get("currentContext") or "") or None
+
+
+def _engine_image(inspected: dict[str, Any]) -> EngineImage:
+    config = inspected.get("Config") or {}
+    variant = f"/{inspected['Variant']}" if inspected.get("Variant") else ""
+    return EngineImage(
+        id=inspected["Id"],
+        identity=Image(
+            platform=f"{inspected['Os']}/{inspected['Architecture']}{variant}",
+            diff_ids=tuple(inspected.get("RootFS", {}).get("Layers") or ()),
+            config=ImageConfig(
+                env=dict(entry.partition("=")[::2] for entry in config.get("Env") or ()),
+                user=config.get("User") or None,
+                workdir=config.get("WorkingDir") or None,
+            ),
+        ),
+        entrypoint=tuple(config.get("Entrypoint") or ()),
+        repo_digests=tuple(sorted(inspected.get("RepoDigests") or ())),
+        repo_tags=tuple(sorted(inspected.get("RepoTags") or ())),
+    )
+
+
+def _container_config(client: APIClient, request: ContainerRequest) -> dict[str, Any]:
+    limits = request.limits
+    host_config = client.create_host_config(
+        network_mode=request.network,
+        binds=[f"{mount.source}:{mount.target}:{'ro' if mount.read_only else 'rw'}" for mount in request.mounts],
+        read_only=request.read_only,
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        init=True,
+        log_config={"Type": "none"},
+        mem_limit=limits.memory,
+        memswap_limit=limits.memory,
+        shm_size=limits.shm,
+        nano_cpus=int(limits.cpus * 1e9) if limits.cpus else None,
+        pids_limit=limits.processes or _DEFAULT_PROCESSES,
+    )
+    if limits.gpus:
+        host_config["DeviceRequests"] = [{"Driver": "", "Count": limits.gpus, "Capabilities": [["gpu"]]}]
+    return {
+        "Image": request.image,
+        "Entrypoint": list(request.entrypoint) if request.entrypoint else [""],
+        "Cmd": list(request.command),
+        "Env": [f"{name}={value}" for name, value in sorted(request.env.items())],
+        "User": request.user,
+        "WorkingDir": request.workdir,
+        "Hostname": request.hostname,
+        "Labels": request.labels,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "AttachStdin": request.stdin is not None,
+        "OpenStdin": request.stdin is not None,
+        "StdinOnce": request.stdin is not None,
+        "Tty": False,
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": host_config,
+    }
+
+
+def _deadline(started: float, request: ContainerRequest) -> float | None:
+    return started + request.limits.time if request.limits.time else None
+
+
+def _words(error: Any) -> str:
+    return str(getattr(error, "explanation", None) or error).strip()
+
+
+def _create_error(error: Any) -> OutsideError:
+    words = _words(error)
+    if "no command specified" in words.lower():
+        return OutsideError("the job has no command", words)
+    return OutsideError("the engine refused to create the container", words)
+
+
+def _start_error(error: Any, request: ContainerRequest) -> OutsideError:
+    words = _words(error)
+    if "executable file not found" in words or "no such file or directory" in words:
+        return ExecutableMissingError(
+            f"the image has no program {request.command[0]!r}",
+            words.splitlines()[-1][-300:],
+            "give `command` as a list that names a program of the image, or choose another image",
+        )
+    return OutsideError("the engine could not start the container", words)
+
+
+def _transport_errors() -> tuple[type[Exception], ...]:
+    from requests.exceptions import RequestException
+    from urllib3.exceptions import HTTPError
+
+    return (RequestException, HTTPError)
+
+
+def _is_timeout(error: Exception) -> bool:
+    """A request that ran out of time: a ReadTimeout, or a ConnectionError that wraps one."""
+    from requests.exceptions import ReadTimeout
+
+    return isinstance(error, ReadTimeout) or "timed out" in str(error).lower()

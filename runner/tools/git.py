@@ -1,0 +1,99 @@
+"""The door to git: which files a work tree holds, and where it stands."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from runner.errors import OutsideError
+from runner.state.spec import CodeSeen
+
+_CREDENTIALS = re.compile(r"://[^/@]*@")
+
+
+def available() -> bool:
+    return shutil.which("git") is not None
+
+
+def is_work_tree(folder: Path) -> bool:
+    """Whether `folder` lies in a git work tree and git is there to ask."""
+    return available() and _ask(folder, "rev-parse", "--is-inside-work-tree") == "true"
+
+
+def files(folder: Path) -> list[str]:
+    """Tracked and untracked files below `folder` that git does not ignore, submodules included, as paths
+    relative to `folder`. Files deleted from the work tree are still named."""
+    found = _list(folder, "--cached", "--others", "--exclude-standard")
+    for submodule in _submodules(folder):
+        found += [f"{submodule}/{name}" for name in files(folder / submodule)]
+    return found
+
+
+def seen(folder: Path) -> CodeSeen:
+    """Where the work tree stands: commit, branch, remote without credentials, files that differ from it."""
+    commit = _ask(folder, "rev-parse", "--verify", "-q", "HEAD")
+    branch = _ask(folder, "symbolic-ref", "-q", "--short", "HEAD")
+    remote = _ask(folder, "config", "--get", "remote.origin.url")
+    return CodeSeen(
+        commit=commit,
+        branch=branch,
+        remote=_CREDENTIALS.sub("://", remote) if remote else None,
+        dirty=_dirty(folder),
+        submodules={name: _ask(folder / name, "rev-parse", "HEAD") or "" for name in _submodules(folder)},
+    )
+
+
+def clone(url: str, revision: str | None, target: Path) -> str:
+    """Clone `url` at `revision` into `target`, without its history folder; returns the commit."""
+    _run(target.parent, "clone", "-q", "--recurse-submodules", url, str(target))
+    if revision:
+        _run(target, "checkout", "-q", "--recurse-submodules", revision)
+    return _run(target, "rev-parse", "HEAD").strip()
+
+
+def _submodules(folder: Path) -> list[str]:
+    if not (folder / ".gitmodules").is_file():
+        return []
+    listed = _ask(folder, "config", "--file", ".gitmodules", "--get-regexp", r"\.path$") or ""
+    paths = [line.split(" ", 1)[1] for line in listed.splitlines() if " " in line]
+    return [path for path in paths if (folder / path / ".git").exists()]
+
+
+def _dirty(folder: Path) -> tuple[str, ...]:
+    status = _run(folder, "status", "--porcelain", "-z", "--no-renames", "--", ".")
+    return tuple(sorted(entry[3:] for entry in status.split("\0") if entry))[:50]
+
+
+def _list(folder: Path, *which: str) -> list[str]:
+    listed = _run(folder, "ls-files", "-z", *which)
+    return sorted({name for name in listed.split("\0") if name})
+
+
+def _ask(folder: Path, *arguments: str) -> str | None:
+    """Standard output, stripped, or None when git says no."""
+    done = _git(folder, *arguments)
+    return os.fsdecode(done.stdout).strip() or None if done.returncode == 0 else None
+
+
+def _run(folder: Path, *arguments: str) -> str:
+    done = _git(folder, *arguments)
+    if done.returncode != 0:
+        why = os.fsdecode(done.stderr).strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+        raise OutsideError(f"git {arguments[0]} failed in {folder}", why[0])
+    return os.fsdecode(done.stdout)
+
+
+def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_DIR")}
+    environment |= {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
+    return subprocess.run(
+        ["git", "-c", "core.quotepath=off", "-c", "safe.directory=*", *arguments],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )

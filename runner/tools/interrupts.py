@@ -1,0 +1,49 @@
+"""Signals as a value that can be asked and waited on, so that a running job is ended cleanly."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+
+class Interrupts:
+    """Counts the requests to stop (INT, TERM, HUP). `fileno` becomes readable at the first."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+
+    def fileno(self) -> int:
+        return self._read
+
+    def request(self) -> None:
+        self.count += 1
+        if self.count == 1:
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._write, b"!")
+
+    def close(self) -> None:
+        os.close(self._read)
+        os.close(self._write)
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[Interrupts]:
+    """Route the signals of this process (main thread only) to an `Interrupts` for a while."""
+    interrupts = Interrupts()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        interrupts.request()
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield interrupts
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        interrupts.close()

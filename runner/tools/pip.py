@@ -1,0 +1,268 @@
+"""The door to pip: locks and wheels, made inside the image that will run them.
+
+pip-tools is mounted into the image from this tool's own installation (it and all it needs are pure
+Python), so the image needs neither it nor a recent pip. The caller's pip settings (index, proxy,
+certificates) go along into these containers, and only into these.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from runner.errors import OutsideError, ReplayError, UsageError
+from runner.state.digest import digest_value, hex_of
+from runner.state.spec import Limits
+from runner.tools.containers import ContainerRequest, Ended, Engine, Mount
+from runner.tools.interrupts import Interrupts
+
+_DISTRIBUTIONS = (
+    "pip-tools",
+    "pip",
+    "build",
+    "click",
+    "packaging",
+    "pyproject_hooks",
+    "setuptools",
+    "wheel",
+    "tomli",
+)
+_CARRIED = frozenset(
+    (
+        "cert client-cert extra-index-url find-links index-url no-index "
+        "prefer-binary proxy retries timeout trusted-host"
+    ).split()
+)
+_CARRIED_VARIABLES = (
+    "SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY "
+    "http_proxy https_proxy no_proxy all_proxy"
+).split()
+_LOOPBACK = re.compile(r"://(?:[^/@\s]*@)?(?:localhost|127\.|\[::1\])")
+_NETWORK_TROUBLE = re.compile(
+    r"connection|timed out|timeout|max retries|proxy|ssl|certificate|temporary failure|name resolution|"
+    r"do not match the hashes|http error [45]|[45]\d\d (server|client) error",
+    re.IGNORECASE,
+)
+_TIME_LIMIT_S = 1800.0
+_LOCKER, _IN, _OUT, _CACHE = "/replay/locker", "/replay/in", "/replay/out", "/replay/cache"
+
+
+class PipSettings(msgspec.Struct, frozen=True):
+    """The caller's settings: variables for the container, and files of this machine that they name."""
+
+    env: dict[str, str]
+    files: tuple[Path, ...]
+
+    @property
+    def network(self) -> str:
+        """A proxy or index on this machine's own loopback is reached from the host's network only."""
+        return "host" if any(_LOOPBACK.search(value) for value in self.env.values()) else "bridge"
+
+
+class Workplace(msgspec.Struct, frozen=True):
+    """Folders of one locking: what goes in, what comes out, pip's cache, pip-tools."""
+
+    folder: Path
+    locker: Path
+    cache: Path
+
+    @property
+    def inside(self) -> Path:
+        return self.folder / "in"
+
+    @property
+    def outside(self) -> Path:
+        return self.folder / "out"
+
+
+class PipContainer(msgspec.Struct, frozen=True):
+    """Where pip runs: an image's interpreter, as the job's user, with the caller's settings."""
+
+    engine: Engine
+    image: str
+    python: str
+    user: str
+    settings: PipSettings
+    interrupts: Interrupts
+
+
+def caller_settings() -> PipSettings:
+    """What pip would use here, from its files and variables. One pip start, some .3 s."""
+    listed = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+    ).stdout
+    env: dict[str, str] = {}
+    for line in listed.splitlines():
+        key, _, value = line.partition("=")
+        name = key.rpartition(".")[2]
+        if name in _CARRIED and key.partition(".")[0] in ("global", ":env:", "install", "wheel", "download"):
+            env["PIP_" + name.upper().replace("-", "_")] = _plain(value)
+    env |= {name: os.environ[name] for name in _CARRIED_VARIABLES if os.environ.get(name)}
+    if os.environ.get("UV_INDEX_URL") and "PIP_INDEX_URL" not in env:
+        env["PIP_INDEX_URL"] = os.environ["UV_INDEX_URL"]
+    return PipSettings(env, tuple(sorted(set(_named_files(env)))))
+
+
+def ensure_locker(cache: Path) -> Path:
+    """pip-tools and what it needs as one folder to be mounted, copied once per set of versions."""
+    found = [_distribution(name) for name in _DISTRIBUTIONS]
+    present = [distribution for distribution in found if distribution]
+    key = hex_of(digest_value(sorted([d.metadata["Name"], d.version] for d in present)))[:16]
+    folder = cache / "locker" / key
+    if not folder.is_dir():
+        building = cache / "locker" / f".{key}.{os.getpid()}"
+        for distribution in present:
+            _copy_distribution(distribution, building)
+        try:
+            building.rename(folder)
+        except OSError:
+            shutil.rmtree(building)
+    return folder
+
+
+def compile_lock(container: PipContainer, place: Workplace, text: str) -> str:
+    """The hashed lock of requirement text, by pip-compile; wheels only if that suffices, else sdists too."""
+    (place.inside / "requirements.in").write_text(text)
+    arguments = (
+        "-m piptools compile --quiet --rebuild --generate-hashes --allow-unsafe --strip-extras --newline lf "
+        "--no-header --no-annotate --no-emit-index-url --no-emit-trusted-host --no-emit-find-links "
+        f"--no-emit-options --cache-dir {_CACHE}/pip-tools "
+        f"--output-file {_OUT}/lock.txt {_IN}/requirements.in"
+    ).split()
+    try:
+        _run(container, place, [*arguments, "--pip-args", "--only-binary :all:"], "lock the dependencies")
+    except ReplayError as wheels_only:
+        if isinstance(wheels_only, OutsideError):
+            raise
+        _run(container, place, arguments, "lock the dependencies")
+    return (place.outside / "lock.txt").read_text()
+
+
+def make_wheels(container: PipContainer, place: Workplace, lock: str) -> list[Path]:
+    """The wheels of a lock: downloaded by hash where they are, built in the image where there is an sdist."""
+    hashed, direct = split_lock(lock)
+    arguments = ["-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    arguments += ["--cache-dir", f"{_CACHE}/pip", "--wheel-dir", f"{_OUT}/wheels"]
+    if hashed:
+        (place.inside / "lock.txt").write_text(hashed)
+        _run(container, place, [*arguments, "--require-hashes", "-r", f"{_IN}/lock.txt"], "get the wheels")
+    if direct:
+        _run(container, place, [*arguments, *direct], "build wheels from source")
+    return sorted((place.outside / "wheels").glob("*.whl"))
+
+
+def split_lock(lock: str) -> tuple[str, list[str]]:
+    """A lock's hashed lines, and the locations of requirements that come from a folder."""
+    hashed, direct = [], []
+    for entry in re.split(r"\n(?=\S)", lock):
+        location = re.search(r"file://\S+", entry.split(" --hash=")[0])
+        if location:
+            direct.append(location[0])
+        elif entry.strip() and not entry.startswith(("#", "-")):
+            hashed.append(entry.strip())
+    return "\n".join(hashed) + "\n" if hashed else "", direct
+
+
+def _run(container: PipContainer, place: Workplace, arguments: Sequence[str], doing: str) -> None:
+    said = _Said()
+    request = ContainerRequest(
+        image=container.image,
+        command=(container.python, "-s", *arguments),
+        env={"HOME": "/tmp", "PYTHONPATH": _LOCKER, "PYTHONDONTWRITEBYTECODE": "1", "PIP_NO_INPUT": "1"}
+        | container.settings.env,
+        mounts=(
+            Mount(place.locker, _LOCKER),
+            Mount(place.inside, _IN, read_only=False),
+            Mount(place.outside, _OUT, read_only=False),
+            Mount(place.cache, _CACHE, read_only=False),
+            Mount(place.folder / "tmp", "/tmp", read_only=False),
+            *(Mount(file, str(file)) for file in container.settings.files),
+        ),
+        user=container.user,
+        workdir=_IN,
+        network=container.settings.network,
+        limits=Limits(time=_TIME_LIMIT_S),
+    )
+    ended = container.engine.run(request, said, container.interrupts)
+    if ended.exit_code != 0:
+        raise _failure(doing, ended, said)
+
+
+def _failure(doing: str, ended: Ended, said: _Said) -> ReplayError:
+    if ended.stopped:
+        return OutsideError(f"cannot {doing}", f"stopped: {ended.stopped}", "try again when the index answers")
+    telling = said.telling()
+    why = telling or f"pip ended with exit status {ended.exit_code}"
+    if _NETWORK_TROUBLE.search(said.text()):
+        return OutsideError(
+            f"cannot {doing}", why, "check the index, proxy and certificate settings of pip on this machine"
+        )
+    return UsageError(f"cannot {doing}", why, "correct the requirements; `pip-compile` would fail on them alike")
+
+
+class _Said:
+    """The end of what pip printed, bounded."""
+
+    def __init__(self) -> None:
+        self._kept = bytearray()
+
+    def write(self, _stream: int, data: bytes) -> None:
+        self._kept = (self._kept + data)[-65536:]
+
+    def text(self) -> str:
+        return self._kept.decode(errors="replace")
+
+    def telling(self) -> str:
+        """pip's own errors, else its last line; 600 characters at most."""
+        lines = [line.strip() for line in self.text().splitlines() if line.strip()]
+        errors = [line for line in lines if re.match(r"(ERROR|error|\w+Error|There (are|is) )", line)]
+        return "; ".join(dict.fromkeys(errors[-4:] or lines[-1:]))[:600]
+
+
+def _plain(value: str) -> str:
+    """`pip config list` quotes values as Python does; several stand on lines of their own."""
+    unquoted = value.strip().strip("'\"").replace("\\n", " ")
+    return " ".join(unquoted.split())
+
+
+def _named_files(env: dict[str, str]) -> Iterator[Path]:
+    for value in env.values():
+        for word in value.split():
+            path = Path(word.removeprefix("file://"))
+            if path.is_absolute() and path.exists():
+                yield path
+                yield from _link_targets(path)
+
+
+def _link_targets(path: Path) -> Iterator[Path]:
+    """A folder of certificates is links into another; without their targets it would be empty."""
+    resolved = path.resolve()
+    if resolved != path:
+        yield resolved
+    if path.is_dir() and any(part in ("certs", "ssl") for part in path.parts):
+        parents = {entry.resolve().parent for entry in path.iterdir() if entry.is_symlink()}
+        yield from (parent for parent in parents if parent != path and parent.is_dir())
+
+
+def _distribution(name: str) -> importlib.metadata.Distribution | None:
+    try:
+        return importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _copy_distribution(distribution: importlib.metadata.Distribution, target: Path) -> None:
+    for file in distribution.files or ():
+        if ".." in file.parts or "__pycache__" in file.parts:
+            continue
+        place = target / file
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file.locate(), place)

@@ -1,0 +1,90 @@
+"""What Python an image holds: asked once per image, by running it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from runner.environment.layout import Interpreter
+from runner.errors import OutsideError
+from runner.state.digest import digest_value, hex_of
+from runner.store.files import write_atomic
+from runner.tools.containers import ContainerRequest, Engine, ExecutableMissingError
+from runner.tools.interrupts import Interrupts
+
+_SCRIPT = """
+import importlib.util, json, os, re, sys
+try:
+    from importlib.metadata import distributions
+except ImportError:
+    distributions = lambda: ()
+names = {}
+for found in distributions():
+    name = found.metadata["Name"]
+    if name:
+        names.setdefault(re.sub(r"[-_.]+", "-", name).lower(), found.version)
+print(json.dumps({
+    "interpreter": {
+        "executable": os.path.realpath(sys.executable),
+        "version": ".".join(map(str, sys.version_info[:3])),
+        "cache_tag": sys.implementation.cache_tag,
+        "magic": importlib.util.MAGIC_NUMBER.hex(),
+    },
+    "packages": names,
+}))
+"""
+
+
+class Probed(msgspec.Struct, frozen=True):
+    """The image's interpreter and the packages that it can import, by normalised name."""
+
+    interpreter: Interpreter
+    packages: dict[str, str]
+
+
+def probe(engine: Engine, cache: Path, image_id: str, python: str, interrupts: Interrupts) -> Probed | None:
+    """None when the image has no such interpreter. Raises `OutsideError` when it has one that fails."""
+    known = cache / "probes" / f"{hex_of(digest_value([image_id, python, _SCRIPT]))}.json"
+    try:
+        return msgspec.json.decode(known.read_bytes(), type=Probed)
+    except (FileNotFoundError, msgspec.DecodeError):
+        pass
+    answer = _ask(engine, image_id, python, interrupts)
+    if answer is None:
+        return None
+    known.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(known, answer)
+    return msgspec.json.decode(answer, type=Probed)
+
+
+def _ask(engine: Engine, image_id: str, python: str, interrupts: Interrupts) -> bytes | None:
+    said = _Output()
+    request = ContainerRequest(
+        image=image_id, command=(python, "-I", "-c", _SCRIPT), env={}, user="65534:65534", workdir="/"
+    )
+    try:
+        ended = engine.run(request, said, interrupts)
+    except ExecutableMissingError:
+        return None
+    try:
+        msgspec.json.decode(bytes(said.out), type=Probed)
+    except msgspec.DecodeError as error:
+        why = said.err.decode(errors="replace").strip().splitlines()[-1:]
+        raise OutsideError(
+            f"the image's {python} does not work",
+            why[0] if why else f"it ended with exit status {ended.exit_code}",
+            "choose another image, or set `python: null` if the job needs none",
+        ) from error
+    return bytes(said.out)
+
+
+class _Output:
+    def __init__(self) -> None:
+        self.out = bytearray()
+        self.err = bytearray()
+
+    def write(self, stream: int, data: bytes) -> None:
+        kept = self.out if stream == 1 else self.err
+        if len(kept) < 1 << 22:
+            kept += data

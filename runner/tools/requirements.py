@@ -1,0 +1,163 @@
+"""Requirement files as text: includes followed, source requirements told apart, credentials dropped.
+
+Only what locking must know is read here; pip itself reads the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from runner.errors import UsageError
+
+_INCLUDE = re.compile(r"^(?:-r|--requirement|-c|--constraint)[ =]\s*(?P<file>\S+)$")
+_EDITABLE = re.compile(r"^(?:-e|--editable)[ =]\s*")
+_VCS = re.compile(r"^(?:(?P<name>[A-Za-z0-9._-]+)\s*(?P<extras>\[[^\]]*\])?\s*@\s*)?git\+(?P<url>[^\s;#]+)")
+_NAMED_FOLDER = re.compile(
+    r"^(?P<name>[A-Za-z0-9._-]+)\s*(?P<extras>\[[^\]]*\])?\s*@\s*(?:file:)?(?P<path>\.{1,2}/\S*)"
+)
+_FOLDER = re.compile(r"^(?P<path>\.{0,2}/\S*?|\.)(?P<extras>\[[^\]]*\])?(?=\s|;|$)")
+_EGG = re.compile(r"#(?:.*&)?egg=(?P<name>[A-Za-z0-9._-]+)")
+_SUBFOLDER = re.compile(r"#(?:.*&)?subdirectory=(?P<path>[^&\s]+)")
+_CREDENTIALS = re.compile(r"://[^/@\s]*@")
+_MAX_INCLUDES = 50
+
+
+class GitSource(msgspec.Struct, frozen=True):
+    """A requirement from a git repository; `revision` is what the person wrote, perhaps a branch."""
+
+    url: str
+    revision: str | None = None
+    subfolder: str | None = None
+
+
+class FolderSource(msgspec.Struct, frozen=True):
+    """A requirement from a folder of the workspace, relative to it."""
+
+    path: str
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One requirement or option. `prefix` and `suffix` surround the place of a source's location."""
+
+    text: str
+    source: GitSource | FolderSource | None = None
+    prefix: str = ""
+    suffix: str = ""
+
+
+class Requirements(msgspec.Struct, frozen=True):
+    """`project` says that the workspace itself is asked for (`-e .`), which is no package to install."""
+
+    lines: tuple[Line, ...]
+    project: bool = False
+
+    @property
+    def hashed(self) -> bool:
+        """Whether every requirement is pinned with hashes, so that the file is its own lock."""
+        wanted = [line.text for line in self.lines if not line.text.startswith("-")]
+        return bool(wanted) and all("--hash=" in text and "==" in text for text in wanted)
+
+    def shown(self) -> tuple[str, ...]:
+        """The requirements for a spec: no hashes, no credentials."""
+        return tuple(_CREDENTIALS.sub("://", line.text.split(" --hash=")[0].strip()) for line in self.lines)
+
+
+def read(root: Path, path: str) -> Requirements:
+    """The requirements in a file and all that it includes. Raises `UsageError` naming file and line."""
+    lines = tuple(_lines(root, root / path, []))
+    return Requirements(tuple(line for line in lines if line.text != "."), any(line.text == "." for line in lines))
+
+
+def _lines(root: Path, file: Path, including: list[Path]) -> list[Line]:
+    if file in including or len(including) > _MAX_INCLUDES:
+        raise UsageError(f"{_name(root, file)} includes itself", " → ".join(_name(root, f) for f in including))
+    found: list[Line] = []
+    for number, text in _logical_lines(root, file):
+        include = _INCLUDE.match(text)
+        if include and not text.startswith(("-c", "--constraint")):
+            found += _lines(root, file.parent / include["file"], [*including, file])
+        elif include:
+            found += _constraints(root, file.parent / include["file"], [*including, file])
+        else:
+            found.append(_line(root, file, number, text))
+    return found
+
+
+def _constraints(root: Path, file: Path, including: list[Path]) -> list[Line]:
+    return [Line(text=f"-c {line.text}") for line in _lines(root, file, including) if not line.text.startswith("-")]
+
+
+def _logical_lines(root: Path, file: Path) -> list[tuple[int, str]]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UsageError(
+            f"dependencies: there is no {_name(root, file)}", next="create it, or correct replay.yaml"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"dependencies: cannot read {_name(root, file)}", str(error)) from error
+    found, pending, first = [], "", 1
+    for number, raw in enumerate(text.splitlines(), 1):
+        first = number if not pending else first
+        if raw.endswith("\\"):
+            pending += raw[:-1] + " "
+            continue
+        logical = re.sub(r"(^|\s+)#.*$", "", pending + raw).strip() if "#egg" not in raw else (pending + raw).strip()
+        pending = ""
+        if logical:
+            found.append((first, re.sub(r"\s+", " ", logical)))
+    return found
+
+
+def _line(root: Path, file: Path, number: int, text: str) -> Line:
+    wanted = _EDITABLE.sub("", text)
+    vcs = _VCS.match(wanted)
+    if vcs:
+        return _git_line(wanted, vcs)
+    folder = _NAMED_FOLDER.match(wanted) or _FOLDER.match(wanted)
+    if folder:
+        return _folder_line(root, file, number, wanted, folder)
+    if _EDITABLE.match(text):
+        raise UsageError(f"{_name(root, file)} line {number}: cannot read {text!r}", "an editable must name a folder")
+    return Line(text=text)
+
+
+def _git_line(text: str, match: re.Match[str]) -> Line:
+    url, at, revision = match["url"].rpartition("@")
+    if not at or "/" not in url.partition("://")[2]:
+        url, revision = match["url"], ""
+    egg, subfolder = _EGG.search(text), _SUBFOLDER.search(text)
+    name = match["name"] or (egg["name"] if egg else "")
+    suffix = text[text.index(";") :] if ";" in text else ""
+    source = GitSource(url, revision or None, subfolder["path"] if subfolder else None)
+    prefix = f"{name}{match['extras'] or ''} @ " if name else ""
+    return Line(text, source, prefix, f" {suffix}" if suffix else "")
+
+
+def _folder_line(root: Path, file: Path, number: int, text: str, match: re.Match[str]) -> Line:
+    folder = (file.parent / match["path"]).resolve()
+    if folder == root.resolve():
+        return Line(text=".")
+    if root.resolve() not in folder.parents:
+        raise UsageError(
+            f"{_name(root, file)} line {number}: {match['path']} lies outside the workspace",
+            "the state could not hold it",
+            "move it into the workspace, or require it by version",
+        )
+    if not folder.is_dir():
+        raise UsageError(f"{_name(root, file)} line {number}: there is no folder {match['path']}")
+    named = match.groupdict().get("name")
+    prefix = f"{named}{match['extras'] or ''} @ " if named else ""
+    suffix = text[text.index(";") :] if ";" in text else ""
+    source = FolderSource(str(folder.relative_to(root.resolve())))
+    return Line(text, source, prefix, f" {suffix}" if suffix else "")
+
+
+def _name(root: Path, file: Path) -> str:
+    try:
+        return str(file.relative_to(root))
+    except ValueError:
+        return str(file)

@@ -1,0 +1,156 @@
+"""Who may import what, with a reason for each rule. Read from the source; only the last test runs any.
+
+A *room* is a module or package directly below `runner`: `state`, `tools`, `replay`, …
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "runner").rglob("*.py"))
+
+
+class Room(NamedTuple):
+    """A room, the rooms that it may import, and files with reasons of their own: `exceptions`."""
+
+    name: str
+    may_import: set[str]
+    reason: str
+    exceptions: dict[str, set[str]] = {}
+
+
+class Reserved(NamedTuple):
+    """Something outside, or a way of speaking, that only some files may use: rooms, or single files."""
+
+    names: set[str]
+    only: set[str]
+    reason: str
+
+
+ROOMS = [
+    Room("errors", set(), "everything may raise them, so they can lean on nothing"),
+    Room("state", {"errors"}, "the values pass between all steps, so they know none of them"),
+    Room("compare", {"state", "errors"}, "a verdict is a pure function of two sets of outputs"),
+    Room("diff", {"state", "errors"}, "a difference is a pure function of two states"),
+    Room("store", {"state", "errors"}, "keeping things needs no engine, git, DVC or index"),
+    Room("environment", {"state", "errors"}, "trees are made of wheels and folders alone"),
+    Room(
+        "tools",
+        {"state", "errors"},
+        "a door knows nothing of what it is opened for",
+        {
+            "runner/tools/probe.py": {"environment", "store"},  # keeps its answers, by the place of the venv
+        },
+    ),
+    Room(
+        "layers",
+        {"state", "errors", "store", "environment", "tools"},
+        "a layer observes and restores one part; the steps put the parts together",
+    ),
+]
+
+RESERVED = [
+    Reserved({"docker", "requests", "socket", "subprocess", "urllib.request"}, {"tools"}, "the only doors outside"),
+    Reserved({"click", "rich", "typer"}, {"cli"}, "only the command line speaks to people"),
+    Reserved(
+        {"print()", "input()", "exit()", "sys.exit()", "os._exit()"},
+        # The other runs as a program inside the image.
+        {"cli", "runner/environment/compile_in_image.py"},
+        "only the command line prints, asks, or decides the exit code",
+    ),
+    Reserved({"yaml"}, {"runner/state/strict.py"}, "YAML is read by one set of rules"),
+    Reserved({"sqlite3"}, {"store"}, "the index is the store's"),
+    Reserved({"dvc"}, set(), "importing it costs .3 s and more: it is run as a program"),
+    Reserved({"pydantic"}, set(), "importing it costs twice what a whole command may"),
+    Reserved({"joblib", "marshal", "pickle", "shelve"}, set(), "nothing is unpickled on the host"),
+]
+
+LATE = {"dvc", "docker", "jsonschema_rs", "pydantic", "requests", "rich", "sqlite3"}
+
+
+def room_of(file: str) -> str:
+    """`runner/tools/git.py` → `tools`; `runner/replay.py` → `replay`."""
+    return file.split("/")[1].removesuffix(".py")
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute here"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def called(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield f"{ast.unparse(node.func)}()"
+
+
+def names_in(file: str) -> set[str]:
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    return {*imported(tree), *called(tree)}
+
+
+def rooms_imported_by(file: str) -> set[str]:
+    ours = (name.split(".") for name in names_in(file) if name.startswith("runner."))
+    return {parts[1] for parts in ours} - {room_of(file), "__version__"}
+
+
+def uses(name: str, reserved: str) -> bool:
+    """A call is meant exactly, a module with all that it holds."""
+    return name == reserved or (name.startswith(f"{reserved}.") and not name.endswith("()"))
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
+def test_a_room_imports_only_what_it_may(room: Room) -> None:
+    files = [file for file in FILES if room_of(file) == room.name]
+    assert files, f"there is no runner/{room.name} any more: mend the table"
+    broken = {
+        file: sorted(more)
+        for file in files
+        if (more := rooms_imported_by(file) - room.may_import - room.exceptions.get(file, set()))
+    }
+    assert not broken, room.reason
+
+
+@pytest.mark.parametrize("rule", RESERVED, ids=lambda rule: ",".join(sorted(rule.names)))
+def test_reserved_names_stay_where_they_belong(rule: Reserved) -> None:
+    others = [file for file in FILES if room_of(file) not in rule.only and file not in rule.only]
+    broken = {
+        file: sorted(found)
+        for file in others
+        if (found := {name for name in names_in(file) if any(uses(name, one) for one in rule.names)})
+    }
+    assert not broken, rule.reason
+
+
+def test_nothing_imports_the_command_line() -> None:
+    importers = {file for file in FILES if "cli" in rooms_imported_by(file)}
+    assert importers == {"runner/__main__.py"}, "it wires everything, so whatever needs it is in the wrong place"
+
+
+def test_exceptions_are_needed() -> None:
+    idle = {
+        file: sorted(spare)
+        for room in ROOMS
+        for file, allowed in room.exceptions.items()
+        if (spare := allowed - rooms_imported_by(file))
+    }
+    assert not idle, "an exception that nothing needs any more invites the next"
+
+
+def test_a_command_starts_without_what_it_may_not_need() -> None:
+    script = "import json, sys, runner.cli.main; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert LATE.isdisjoint(json.loads(done.stdout)), "a command starts hundreds of times a night"
