@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any, NewType
 
@@ -50,10 +52,45 @@ def digest_file(path: Path) -> Digest:
         return digest_of_hex(hashlib.file_digest(file, "sha256").hexdigest())
 
 
+def plain(value: Any) -> Any:
+    """Structs as mappings in field order, without the fields that equal their default; the rest as it is.
+
+    msgspec's own `omit_defaults` compares by identity, so that equal values could give other bytes.
+    """
+    if isinstance(value, msgspec.Struct):
+        return _plain_struct(value)
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, StrEnum) else value
+
+
 def canonical(value: Any) -> bytes:
     """The canonical JSON of a struct, mapping, list or scalar."""
-    return msgspec.json.encode(msgspec.to_builtins(value), order="deterministic")
+    return msgspec.json.encode(plain(value), order="deterministic")
 
 
 def digest_value(value: Any) -> Digest:
     return digest_bytes(canonical(value))
+
+
+def _plain_struct(value: msgspec.Struct) -> Any:
+    fields = ((name, getattr(value, field), default) for field, name, default in _fields(type(value)))
+    if value.__struct_config__.array_like:
+        return [plain(item) for _, item, _ in fields]
+    return {name: plain(item) for name, item, default in fields if item != default}
+
+
+@cache
+def _fields(kind: type[msgspec.Struct]) -> tuple[tuple[str, str, Any], ...]:
+    """Name in Python, name in files, and default of each field; no default is `msgspec.NODEFAULT`."""
+    found = msgspec.structs.fields(kind)
+    return tuple(
+        (
+            field.name,
+            field.encode_name,
+            field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory(),
+        )
+        for field in found
+    )

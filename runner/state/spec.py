@@ -84,10 +84,10 @@ class Limits(Value, frozen=True):
     time: float | None = None
 
 
-class Access(Value, frozen=True):
-    network: Network = "none"
+class Access(Value, frozen=True, kw_only=True):
+    network: Network
     limits: Limits = Limits()
-    determinism: Determinism = "same-host"
+    determinism: Determinism
 
 
 class State(Value, frozen=True, kw_only=True):
@@ -102,7 +102,7 @@ class State(Value, frozen=True, kw_only=True):
     secrets: tuple[str, ...] = ()
     data: dict[str, Sha256] = {}
     model: dict[str, Sha256] = {}
-    access: Access = Access()
+    access: Access
 
 
 # --- observed: facts about where and when it was seen -------------------------------------------------

@@ -35,7 +35,7 @@ def load_spec(data: bytes, source: str) -> StateSpec:
 
 
 def dump_spec(spec: StateSpec) -> bytes:
-    return yaml.safe_dump(msgspec.to_builtins(spec), sort_keys=False).encode()
+    from runner.state.digest import plain; return yaml.safe_dump(plain(spec), sort_keys=False).encode()
 
 
 def load_workfile(data: bytes, source: str) -> Workfile:

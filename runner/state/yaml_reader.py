@@ -20,11 +20,9 @@ from yaml.events import (
     ScalarEvent,
     SequenceEndEvent,
     SequenceStartEvent,
-    StreamStartEvent,
 )
 
-from runner.errors import UsageError
-from runner.state.plain import MAX_DEPTH, Path, quoted, shown_path
+from runner.state.plain import MAX_DEPTH, Path, quoted
 
 MAX_EXPANDED = 100_000
 

@@ -257,11 +257,11 @@ class Engine:
         with self._errors("run a container"):
             stream = _Attached(self._client, container, bool(request.stdin))
             with contextlib.closing(stream):
+                started = time.monotonic()
                 try:
                     self._client.start(container)
                 except APIError as error:
                     raise _start_error(error, request) from error
-                started = time.monotonic()
                 if request.stdin is not None:
                     stream.send(request.stdin)
                 stopped = self._follow(container, stream, sink, interrupts, watch, _deadline(started, request))

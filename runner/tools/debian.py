@@ -26,7 +26,7 @@ Suite = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9.-]*$")]
 PackageName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
 
 _MERGED_USR = "/usr/share/mmdebstrap/hooks/maybe-merged-usr"
-_PASSED_ON = ("PATH", "HOME", "TMPDIR", "http_proxy", "https_proxy", "no_proxy")
+_PASSED_ON = ("PATH", "HOME", "http_proxy", "https_proxy", "no_proxy")
 _DPKG_OPTIONS = (
     "path-exclude=/usr/share/doc/*",
     "path-include=/usr/share/doc/*/copyright",
@@ -107,6 +107,7 @@ def _command(packages: Packages, tar_path: Path) -> list[str]:
 
 
 def _environment(packages: Packages) -> dict[str, str]:
+    """Without TMPDIR: the owner of apt's folders in the image would follow from who may enter that one."""
     passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return passed_on | {"LC_ALL": "C.UTF-8", "SOURCE_DATE_EPOCH": str(packages.epoch)}
 

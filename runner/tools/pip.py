@@ -238,7 +238,8 @@ def _named_files(env: dict[str, str]) -> Iterator[Path]:
         for word in value.split():
             path = Path(word.removeprefix("file://"))
             if path.is_absolute() and path.exists():
-                yield path
+                # An index's pages lead to files beside it.
+                yield path.parent if word.startswith("file://") else path
                 yield from _link_targets(path)
 
 
