@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from runner.layers.access import SHORTEST_MASKED
+from runner.layers.access import telling
 
 STDOUT, STDERR = 1, 2
 _FILES = {STDOUT: "stdout", STDERR: "stderr"}
@@ -25,7 +25,7 @@ class Masker:
     """Replaces known values in a stream; only what may yet become one is held back."""
 
     def __init__(self, values: Collection[bytes]) -> None:
-        self._values = sorted((v for v in values if len(v) >= SHORTEST_MASKED), key=len, reverse=True)
+        self._values = telling(values)
         self._held = b""
         self.masked = 0
 

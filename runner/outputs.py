@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from runner.layers.access import SHORTEST_MASKED
+from runner.layers.access import telling
 from runner.state.record import Output, OutputProblem
 from runner.store.store import Store
 
@@ -136,7 +136,7 @@ def _take(store: Store, item: _Found, secrets: Collection[bytes]) -> Output | Ou
 
 
 def _holds_secret(file: Path, secrets: Collection[bytes]) -> bool:
-    values = [value for value in secrets if len(value) >= SHORTEST_MASKED]
+    values = telling(secrets)
     if not values or file.stat().st_size == 0:
         return False
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:

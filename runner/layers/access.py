@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _TIME_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _MINIMUM_MEMORY = 6 << 20
 SHORTEST_MASKED = 4
+_SHORTEST_LINE = 8
 _Number = TypeVar("_Number", int, float)
 
 
@@ -45,6 +46,13 @@ def limits(declared: JobLimits) -> Limits:
 def read_secrets(references: Mapping[str, str], root: Path, caller: Mapping[str, str]) -> dict[str, bytes]:
     """The values now. Raises `UsageError` naming the secret that cannot be had."""
     return {name: _read(name, reference, root, caller) for name, reference in sorted(references.items())}
+
+
+def telling(values: Collection[bytes]) -> tuple[bytes, ...]:
+    """What must not be seen of secrets: each value, and each longer line of those that have several."""
+    lines = {line.strip() for value in values for line in value.splitlines() if len(line.strip()) >= _SHORTEST_LINE}
+    whole = {value for value in values if len(value) >= SHORTEST_MASKED}
+    return tuple(sorted(whole | lines, key=lambda text: (-len(text), text)))
 
 
 def seen(references: Mapping[str, str], values: Mapping[str, bytes], key: bytes) -> dict[str, SecretSeen]:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta
 
 from runner.state.spec import Determinism, Network, OutputRule, Value
 
-JobName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*(-[A-Za-z0-9_.]+)*$", max_length=64)]
-EnvName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+WORKFILE_VERSION: Final = 1
+
+# `$` alone lets a line feed at the end pass.
+JobName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*(-[A-Za-z0-9_.]+)*$(?!\n)",
+        max_length=64,
+        description="a name of at most 64 letters, digits, `_`, `.` and single `-`",
+    ),
+]
+EnvName = Annotated[
+    str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)", description="a name of letters, digits and `_`")
+]
 
 
 class JobLimits(Value, frozen=True):
@@ -47,5 +59,5 @@ class Job(Value, frozen=True, kw_only=True):
 
 
 class Workfile(Value, frozen=True, kw_only=True):
-    version: Literal[1] = 1
+    version: Literal[1] = WORKFILE_VERSION
     jobs: dict[JobName, Job]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
 
 from runner.errors import Exit
 from runner.state.spec import Sha256, Value
 
-RECORD_VERSION = 1
+RECORD_VERSION: Final = 1
 
 Ending = Literal["exited", "time-limit", "out-of-memory", "disk-full", "interrupted", "not-started"]
 Problem = Literal["missing", "outside", "special", "secret", "unreadable"]

@@ -7,16 +7,18 @@ job promises. The three are written before the job starts and never changed afte
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 from runner.state.digest import DIGEST_PATTERN, Digest, digest_value
 
-SPEC_VERSION = 1
+SPEC_VERSION: Final = 1
 
-Sha256 = Annotated[str, Meta(pattern=DIGEST_PATTERN)]
+Sha256 = Annotated[
+    str, Meta(pattern=DIGEST_PATTERN, max_length=71, description="`sha256:` and 64 lower-case hex digits")
+]
 Network = Literal["none", "open"]
 Determinism = Literal["off", "same-host", "portable"]
 
@@ -73,7 +75,7 @@ class Dependencies(Value, frozen=True):
 
 
 class Limits(Value, frozen=True):
-    """`memory`, `shm`, `disk` in bytes, `time` in seconds, `cpus` in cores, `processes` and `gpus` as counts."""
+    """`memory`, `shm`, `disk` in bytes, `time` in seconds, `cpus` in cores, `processes` and `gpus` counted."""
 
     memory: int | None = None
     cpus: float | None = None

@@ -13,13 +13,13 @@ from typing import Any, NoReturn
 import yaml
 from yaml.events import (
     AliasEvent,
+    CollectionStartEvent,
     DocumentStartEvent,
     Event,
     MappingEndEvent,
     MappingStartEvent,
     ScalarEvent,
     SequenceEndEvent,
-    SequenceStartEvent,
 )
 
 from runner.state.plain import MAX_DEPTH, Path, quoted
@@ -98,6 +98,9 @@ def _plainly(error: yaml.MarkedYAMLError) -> str:
     return f"{problem}, {error.context}" if error.context else problem
 
 
+_Node = ScalarEvent | CollectionStartEvent
+
+
 class _Open:
     """Stands for an anchored value that is still being read."""
 
@@ -124,13 +127,14 @@ class _Builder:
         self._count += 1
         if isinstance(event, AliasEvent):
             return self._alias(event)
+        assert isinstance(event, _Node), "the parser's grammar"
         if event.tag is not None:
             _refuse(event, f"the tag {quoted(event.tag)}; only plain values are read")
         if event.anchor is None:
             return self._content(event, depth)
-        return self._anchored(event, depth)
+        return self._anchored(event, event.anchor, depth)
 
-    def _content(self, event: Event, depth: int) -> Any:
+    def _content(self, event: _Node, depth: int) -> Any:
         if isinstance(event, ScalarEvent):
             return _scalar(event) if event.implicit[0] else event.value
         if depth >= MAX_DEPTH:
@@ -139,15 +143,15 @@ class _Builder:
             return self._mapping(depth + 1)
         return self._sequence(depth + 1)
 
-    def _anchored(self, event: Event, depth: int) -> Any:
+    def _anchored(self, event: _Node, name: str, depth: int) -> Any:
         before = self._count
-        self._anchors[event.anchor] = (_Open, 0)
+        self._anchors[name] = (_Open, 0)
         value = self._content(event, depth)
-        self._anchors[event.anchor] = (value, self._count - before + 1)
+        self._anchors[name] = (value, self._count - before + 1)
         return value
 
     def _alias(self, event: AliasEvent) -> Any:
-        value, size = self._anchors.get(event.anchor, (None, 0))
+        value, size = self._anchors.get(event.anchor or "", (None, 0))
         if size == 0:
             what = "holds itself" if value is _Open else "is not defined above"
             _refuse(event, f"the alias *{event.anchor} {what}")
@@ -171,8 +175,7 @@ class _Builder:
             if not isinstance(key, str):
                 _refuse(event, f"the key {_shown_key(event)} is no string; put it in quotes")
             if key in found:
-                line = first[key].start_mark.line + 1
-                _refuse(event, f"the key {quoted(key)} is given twice; it stands in line {line} already")
+                _refuse(event, f"the key {quoted(key)} is given twice; it stands in line {_line(first[key])} already")
             first[key] = event
             found[key] = self._value(next(self._events), depth)
         return found
@@ -206,4 +209,8 @@ def _number(text: str) -> int | float | str:
 
 
 def _refuse(event: Event, problem: str) -> NoReturn:
-    raise YamlError(event.start_mark.line + 1, problem)
+    raise YamlError(_line(event), problem)
+
+
+def _line(event: Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 1

@@ -26,10 +26,11 @@ _READ_OTHERWISE = re.compile(
     r"|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(t|[ ]).*|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}",
     re.IGNORECASE,
 )
-# All but what has been a visible character since Unicode 3: no controls, odd spaces, marks of direction.
+# Everything but visible characters, by a fixed list, since what Python calls printable grows with its version:
+# controls, spaces but the plain one, marks of direction, private and unassigned planes.
 _ESCAPED = re.compile(
     "[^\x20-\x7e\u00a1-\u00ac\u00ae-\u061b\u061d-\u167f\u1681-\u180d\u180f-\u1fff\u2010-\u2027\u2030-\u205e"
-    "\u2070-\u2fff\u3001-\ud7ff\uf900-\ufdcf\ufdf0-\ufefe\uff01-\uff9f\uffa1-\uffef\U00010000-\U0001fffd\U00020000-\U0002fffd]"
+    "\u2070-\u2fff\u3001-\ud7ff\uf900-\ufdcf\ufdf0-\ufefe\uff01-\uff9f\uffa1-\uffef\U00010000-\U0002fffd]"
 )
 _SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", '"': '\\"', "\\": "\\\\"}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from runner.errors import OutsideError
 from runner.state.spec import CodeSeen
 
+_OWN = ("state_specs/", ".replay/")
 _CREDENTIALS = re.compile(r"://[^/@]*@")
 
 
@@ -64,7 +65,8 @@ def _submodules(folder: Path) -> list[str]:
 
 def _dirty(folder: Path) -> tuple[str, ...]:
     status = _run(folder, "status", "--porcelain", "-z", "--no-renames", "--", ".")
-    return tuple(sorted(entry[3:] for entry in status.split("\0") if entry))[:50]
+    paths = (entry[3:] for entry in status.split("\0") if entry)
+    return tuple(sorted(path for path in paths if not path.startswith(_OWN)))[:50]
 
 
 def _list(folder: Path, *which: str) -> list[str]:

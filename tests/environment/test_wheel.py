@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import stat
 import struct
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -187,7 +184,7 @@ def test_a_weak_hash_in_record(shelf: Any, unpacked: Unpacked) -> None:
     assert "md5" in refusal(unpacked, shelf.make("pkg", {"pkg/a.py": ""}, record=weaken), UsageError)
 
 
-HOSTILE = ["../evil", "/evil", "pkg/../../evil", "./evil", "pkg//evil", "pkg\\..\\evil", "pkg/ev\nil", "pkg/evil\0.py"]
+HOSTILE = ["../evil", "/evil", "pkg/../../evil", "./evil", "pkg//evil", "pkg\\..\\evil", "pkg/\nevil", "pkg/evil\0.py"]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -315,13 +312,3 @@ def test_no_damage_leads_outside_or_past_the_errors(
         return
     found = {path.relative_to(folder / "root").as_posix() for path in folder.rglob("*") if path.is_file()}
     assert found == {entry.path for entry in entries}
-
-
-def test_the_compile_script_is_for_old_pythons_too() -> None:
-    import ast
-
-    spec = importlib.util.find_spec("runner.environment.compile_in_image")
-    assert spec and spec.origin
-    source = Path(spec.origin).read_text()
-    ast.parse(source, feature_version=(3, 8))
-    assert subprocess.run([sys.executable, "-c", source, "/", "0"], env={"PYTHONHASHSEED": "1"}).returncode == 2

@@ -1,0 +1,70 @@
+"""The published JSON Schemas of the files that people and other tools read: `python -m runner.state.schemas DIR`."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from runner.state.job import Workfile
+from runner.state.record import Record
+from runner.state.spec import StateSpec
+
+FILES = {
+    "spec": "spec.schema.json",
+    "workfile": "replay-yaml.schema.json",
+    "record": "record.schema.json",
+}
+
+Schema = dict[str, Any]
+
+
+def schemas() -> dict[str, Schema]:
+    """JSON Schema 2020-12 of a state spec (`spec`), `replay.yaml` (`workfile`) and a record (`record`)."""
+    return {
+        "spec": _schema(StateSpec, "state spec", always=["spec"]),
+        "workfile": _schema(Workfile, "replay.yaml"),
+        "record": _schema(Record, "record", always=["record"]),
+    }
+
+
+def write(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, schema in schemas().items():
+        (folder / FILES[name]).write_bytes(file_bytes(schema))
+
+
+def file_bytes(schema: Schema) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(schema), indent=2) + b"\n"
+
+
+def _schema(struct: type[msgspec.Struct], title: str, always: list[str] | None = None) -> Schema:
+    found = _tidy(msgspec.json.schema(struct))
+    own = found["$defs"][struct.__name__]
+    own["required"] = (always or []) + own["required"]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **found}
+
+
+def _tidy(schema: Any) -> Any:
+    """Without what follows from Python alone: indented docstrings, and null for keys that may be absent."""
+    if isinstance(schema, list):
+        return [_tidy(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    tidy = {key: _tidy(item) for key, item in schema.items()}
+    if isinstance(tidy.get("description"), str):
+        tidy["description"] = inspect.cleandoc(tidy["description"])
+    return _without_null(tidy) if "default" in tidy and tidy["default"] is None else tidy
+
+
+def _without_null(schema: Schema) -> Schema:
+    choices = [choice for choice in schema["anyOf"] if choice != {"type": "null"}]
+    rest = {key: item for key, item in schema.items() if key not in ("anyOf", "default")}
+    return rest | (choices[0] if len(choices) == 1 else {"anyOf": choices})
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))
