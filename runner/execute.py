@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from runner.layers import params as params_layer
-from runner.logs import STDOUT, Echo, LogWriter
+from runner.logs import STDERR, STDOUT, Echo, LogWriter
 from runner.outputs import Gathered, gather
 from runner.state.paths import STDOUT as STDOUT_NAME
 from runner.state.record import Outcome, Output, OutputProblem
@@ -47,8 +47,10 @@ _ENDINGS = {"interrupted": "interrupted", "time-limit": "time-limit", "disk-full
 
 # Reads NAME, then the value with every byte as \0ooo, line by line; an empty line ends it. The `x` keeps
 # trailing newlines from being stripped by the substitution.
+# The shim's own variables have names that no job uses: `read` into one that the job declared would change it.
 _SHIM = (
-    'while IFS= read -r n && [ -n "$n" ]; do IFS= read -r v; v=$(printf %bx "$v"); export "$n=${v%x}"; done; '
+    'while IFS= read -r _replay_n && [ -n "$_replay_n" ]; do IFS= read -r _replay_v; '
+    '_replay_v=$(printf %bx "$_replay_v"); export "$_replay_n=${_replay_v%x}"; done; '
     'exec "$@" </dev/null'
 )
 
@@ -99,11 +101,13 @@ def execute(
     try:
         ended = engine.run(request, log, interrupts, disk_watch(prepared.workspace, state.access.limits.disk))
     except ExecutableMissingError as error:
-        ended = Ended(exit_code=127, duration_s=0.0, stopped="not-started")
-        log.write(2, f"{error.what}: {error.why}\n".encode())
+        outcome = _not_started(error, bool(secrets))
+        log.write(STDERR, f"{outcome.detail}\n".encode())
+    else:
+        outcome = _outcome(ended)
     finally:
         log.close()
-    return Finished(_outcome(ended), log.masked(STDOUT), before)
+    return Finished(outcome, log.masked(STDOUT), before)
 
 
 def collect(
@@ -156,7 +160,7 @@ def container_request(
     owner: tuple[int, int],
 ) -> ContainerRequest:
     """What the engine is asked for; a pure function of the state but for host paths and user ids."""
-    scratch = run.scratch
+    scratch, entrypoint = run.scratch, state.image.config.entrypoint or ()
     own = (
         Mount(prepared.workspace, WORKSPACE, read_only=False),
         Mount(scratch / "home", HOME, read_only=False),
@@ -166,8 +170,8 @@ def container_request(
     )
     return ContainerRequest(
         image=prepared.image,
-        command=("sh", "-c", _SHIM, "replay", *state.command) if secrets else state.command,
-        entrypoint=state.image.config.entrypoint,
+        command=("sh", "-c", _SHIM, "replay", *entrypoint, *state.command) if secrets else state.command,
+        entrypoint=None if secrets else entrypoint,
         env=environment(state, prepared.has_environment),
         mounts=own + prepared.mounts,
         user=f"{owner[0]}:{owner[1]}",
@@ -215,13 +219,16 @@ def clean_up(run: Run) -> None:
 
 
 def _outcome(ended: Ended) -> Outcome:
-    if ended.stopped == "not-started":
-        return Outcome(ending="not-started", exit_code=127, duration_s=0.0, detail="the image has no such program")
     if ended.stopped:
         ending = _ENDINGS[ended.stopped]
         return Outcome(ending=ending, exit_code=ended.exit_code, duration_s=ended.duration_s)  # type: ignore[arg-type]
     ending = "out-of-memory" if ended.out_of_memory else "exited"
     return Outcome(ending=ending, exit_code=ended.exit_code, duration_s=ended.duration_s)  # type: ignore[arg-type]
+
+
+def _not_started(error: ExecutableMissingError, has_secrets: bool) -> Outcome:
+    hint = "; secrets enter through the image's `sh`" if has_secrets else ""
+    return Outcome(ending="not-started", exit_code=127, duration_s=0.0, detail=f"{error.what}: {error.why}{hint}")
 
 
 def _stdout(store: Store, run: Run, masked: bool) -> Gathered:

@@ -22,30 +22,51 @@ Echo = Callable[[int, bytes], None]
 
 
 class Masker:
-    """Replaces known values in a stream; only what may yet become one is held back."""
+    """Replaces known values in a stream; only what may yet become one is held back.
+
+    What comes out does not depend on how the stream was cut into pieces: values that overlap are replaced
+    together, by one mask.
+    """
 
     def __init__(self, values: Collection[bytes]) -> None:
         self._values = telling(values)
         self._held = b""
+        self._covered = 0  # bytes of `_held` that belong to a value whose mask is out already
         self.masked = 0
 
     def feed(self, data: bytes) -> bytes:
         if not self._values:
             return data
-        text = self._replace(self._held + data)
-        keep = self._possible_start(text)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
+        text = self._held + data
+        return self._pass(text, len(text) - self._possible_start(text))
 
     def flush(self) -> bytes:
-        rest, self._held = self._held, b""
-        return rest
+        return self._pass(self._held, len(self._held))
 
-    def _replace(self, text: bytes) -> bytes:
+    def _pass(self, text: bytes, end: int) -> bytes:
+        """`text` up to `end`, masked; the rest is held."""
+        out, done = [], self._covered
+        covered = self._covered
+        for start, stop in self._found(text):
+            if start >= end:
+                break
+            if start >= done:
+                out += [text[done:start], MASK]
+                self.masked += 1
+            done = covered = max(done, stop)
+        out.append(text[done:end])
+        self._held, self._covered = text[end:], max(0, covered - end)
+        return b"".join(out)
+
+    def _found(self, text: bytes) -> list[tuple[int, int]]:
+        """Where values are, overlapping ones too, sorted."""
+        found = []
         for value in self._values:
-            self.masked += text.count(value)
-            text = text.replace(value, MASK)
-        return text
+            start = text.find(value)
+            while start >= 0:
+                found.append((start, start + len(value)))
+                start = text.find(value, start + 1)
+        return sorted(found)
 
     def _possible_start(self, text: bytes) -> int:
         """The length of the longest end of `text` that begins a secret."""
@@ -92,9 +113,9 @@ def read_log(folder: Path) -> Iterator[tuple[int, bytes]]:
     if not (folder / "stdout").is_file() or not (folder / "stderr").is_file():
         return
     with (folder / "stdout").open("rb") as out, (folder / "stderr").open("rb") as err:
-        files = {"o": (STDOUT, out), "e": (STDERR, err)}
+        files = {b"o": (STDOUT, out), b"e": (STDERR, err)}
         order = folder / "order"
-        for line in order.open() if order.is_file() else ():
+        for line in order.open("rb") if order.is_file() else ():
             parts = line.split()
             if len(parts) == 3 and parts[1] in files and parts[2].isdigit():
                 stream, file = files[parts[1]]

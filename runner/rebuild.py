@@ -7,7 +7,7 @@ what cannot be had exactly is an error that names the pin.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from runner.layers import code, data, dependencies, image, params
 from runner.layers.image import ImageSource
 from runner.state.digest import Digest
 from runner.state.paths import inside
-from runner.state.spec import Observed, State, Wheel
+from runner.state.spec import DataSeen, Observed, State, Wheel
 from runner.store.runs import Run
 from runner.store.store import Store
 from runner.tools.containers import Engine, Mount
@@ -33,11 +33,12 @@ Say = Callable[[str], None]
 
 
 class DataPlace(StrEnum):
-    """Where a data version is: mounted at once, in the store's blobs, or only DVC may still have it."""
+    """Where a data version is: mounted at once, in the store's blobs, perhaps with DVC, or nowhere known."""
 
     VIEW = "view"
     STORE = "store"
     DVC = "dvc"
+    GONE = "gone"
 
 
 class AtHand(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,8 +88,8 @@ def look(engine: Engine, store: Store, root: Path, state: State, observed: Obser
     return AtHand(
         image=tuple(image.sources(engine, store, root, state.image, observed.image)),
         wheels_missing=tuple(dependencies.missing_wheels(store, state.dependencies)),
-        data=_data_places(store, state.data),
-        model=_data_places(store, state.model),
+        data=_data_places(store, root, state.data, observed.data),
+        model=_data_places(store, root, state.model, observed.model),
         code_missing=1 if files is None else sum(not store.blobs.has(Digest(file.sha256)) for file in files),
         code_files=len(files or ()),
     )
@@ -137,18 +138,29 @@ def _data_step(layer: str, path: str, place: DataPlace) -> Step:
         DataPlace.VIEW: "mount the view",
         DataPlace.STORE: "make a view from the store and mount it",
         DataPlace.DVC: "fetch through DVC; the store does not hold it",
+        DataPlace.GONE: "the store does not hold it, and no DVC repository is here to ask",
     }
-    return Step(layer, f"{path}: {words[place]}")
+    return Step(layer, f"{path}: {words[place]}", possible=place is not DataPlace.GONE)
 
 
-def _data_places(store: Store, versions: dict[str, str]) -> dict[str, DataPlace]:
-    return {path: _data_place(store, Digest(digest)) for path, digest in versions.items()}
+def _data_places(
+    store: Store, root: Path, versions: Mapping[str, str], seen: Mapping[str, DataSeen]
+) -> dict[str, DataPlace]:
+    return {
+        path: _data_place(store, Digest(digest)) or _elsewhere(root, path, seen.get(path))
+        for path, digest in versions.items()
+    }
 
 
-def _data_place(store: Store, digest: Digest) -> DataPlace:
-    if data.has_view(store, digest):
+def _data_place(store: Store, digest: Digest) -> DataPlace | None:
+    """In the store, if there. A view serves only beside the blob that says what it must hold."""
+    if store.blobs.has(digest) and data.has_view(store, digest):
         return DataPlace.VIEW
-    return DataPlace.STORE if data.available(store, digest) else DataPlace.DVC
+    return DataPlace.STORE if data.available(store, digest) else None
+
+
+def _elsewhere(root: Path, path: str, seen: DataSeen | None) -> DataPlace:
+    return DataPlace.DVC if data.can_fetch(root, path, seen.dvc if seen else None) else DataPlace.GONE
 
 
 # --- act ---------------------------------------------------------------------------------------------------
@@ -165,7 +177,7 @@ def rebuild(
     _restore_code(store, state, workspace)
     params.restore(store, state.params, workspace)
     environment = _restore_environment(engine, store, state, image_id, workspace, interrupts, say)
-    views = _restore_views(store, root, state, made.at_hand, say)
+    views = _restore_views(store, root, made, say)
     mounts = [Mount(place, f"{WORKSPACE}/{inside(path, 'data')}") for path, place in views.items()]
     if environment:
         mounts.append(Mount(environment.path, ENVIRONMENT))
@@ -213,13 +225,14 @@ def _restore_environment(
     return environment
 
 
-def _restore_views(store: Store, root: Path, state: State, at_hand: AtHand, say: Say) -> dict[str, Path]:
+def _restore_views(store: Store, root: Path, made: Plan, say: Say) -> dict[str, Path]:
+    state, seen, at_hand = made.state, made.observed.data | made.observed.model, made.at_hand
     views = {}
     for versions, places in ((state.data, at_hand.data), (state.model, at_hand.model)):
         for path, digest in versions.items():
-            if places[path] is DataPlace.DVC:
+            if places[path] in (DataPlace.DVC, DataPlace.GONE):
                 say(f"data: fetching {path} through DVC")
-                data.fetch_again(store, root, path, Digest(digest))
+                data.fetch_again(store, root, path, Digest(digest), seen[path].dvc if path in seen else None)
             views[path] = data.restore(store, Digest(digest))
     return views
 

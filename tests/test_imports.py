@@ -67,7 +67,7 @@ RESERVED = [
         {"cli", "runner/environment/compile_in_image.py"},
         "only the command line prints, asks, or decides the exit code",
     ),
-    Reserved({"yaml"}, {"runner/state/yaml_reader.py", "runner/state/yaml_writer.py"}, "YAML is read by one set of rules"),
+    Reserved({"yaml"}, {"runner/state/yaml_reader.py"}, "YAML is read by one set of rules"),
     Reserved({"sqlite3"}, {"store"}, "the index is the store's"),
     Reserved({"dvc"}, set(), "importing it costs .3 s and more: it is run as a program"),
     Reserved({"pydantic"}, set(), "importing it costs twice what a whole command may"),

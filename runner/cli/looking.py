@@ -45,7 +45,7 @@ class Filter(msgspec.Struct, frozen=True):
 
 def diff(a: str, b: str, store: Path | None, as_json: bool) -> int:
     workspace = open_workspace(Path.cwd(), store)
-    specs = [workspace.find_run(part).spec() for part in (a, b)]
+    specs = [workspace.find_run(part).spec_and_record()[0] for part in (a, b)]
     found = diff_specs(specs[0], specs[1], *(_code_files(workspace, spec) for spec in specs))
     if as_json:
         print_json(found)

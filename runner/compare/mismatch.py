@@ -13,7 +13,6 @@ _SHOWN = 120
 _SHOWN_BEFORE = 40
 _BEFORE = 4 * (_SHOWN_BEFORE + 1)
 _AFTER = 4 * _SHOWN
-_CONTINUATION = bytes(range(0x80, 0xC0))
 
 
 class Mismatch(msgspec.Struct, frozen=True):
@@ -73,7 +72,7 @@ def _located(offset: int, line: int, before: bytes, a: bytes, b: bytes) -> Misma
 def _tail(start: bytes) -> bytes:
     """The end of a line's start, short enough that the difference after it stays in the excerpt."""
     while len(shown(start, _SHOWN_BEFORE + 1)) > _SHOWN_BEFORE:
-        start = start[1:].lstrip(_CONTINUATION)
+        start = start[1:]
     return start
 
 

@@ -86,7 +86,8 @@ class Normaliser:
             content = content[:stripped]
         if LINE_ENDS in self._names:
             self._take(LINE_ENDS, end)
-            end = b"\n"
+            # Nothing at the end of a file, once its spaces are gone, is no line that could lack its end.
+            end = b"\n" if content or end else b""
         return self._replace(content, start, len(content))[0] + end
 
     def _replace(self, text: bytes, start: int, stop: int) -> tuple[bytes, int]:
@@ -103,7 +104,8 @@ class Normaliser:
         return b"".join([*parts, text[at:end]]), end
 
     def _take(self, name: str, raw: bytes) -> None:
-        self._taken[name].update(raw + b"\n")
+        if raw:
+            self._taken[name].update(raw + b"\n")
 
 
 @lru_cache

@@ -45,25 +45,21 @@ class _Table(msgspec.Struct, rename="kebab"):
     entry_points: dict[str, dict[str, str]] = {}
 
 
+class _Document(msgspec.Struct):
+    project: _Table | None = None
+
+
 def read_project(pyproject: bytes, has_src: bool) -> Project | None:
     """The package that a `pyproject.toml` describes; None if it has no `[project]` table.
 
     `has_src`: the workspace has a folder `src`, which then holds the packages.
     """
     try:
-        document = tomllib.loads(pyproject.decode())
-        if "project" not in document:
-            return None
-        table = msgspec.convert(document["project"], _Table)
-        return _project_of(table, ("src",) if has_src else (".",))
-    except msgspec.ValidationError as error:
-        raise _wrong(str(error).replace("`$", "`project")) from None
+        table = msgspec.convert(tomllib.loads(pyproject.decode()), _Document).project
+        return _project_of(table, ("src",) if has_src else (".",)) if table else None
     except ValueError as error:
-        raise _wrong(str(error)) from None
-
-
-def _wrong(why: str) -> UsageError:
-    return UsageError("pyproject.toml does not describe a package", why, "mend it in pyproject.toml")
+        why = str(error).replace("`$.", "`")
+        raise UsageError("pyproject.toml does not describe a package", why, "mend it in pyproject.toml") from None
 
 
 def _project_of(table: _Table, package_dirs: tuple[str, ...]) -> Project:

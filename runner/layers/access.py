@@ -49,9 +49,10 @@ def read_secrets(references: Mapping[str, str], root: Path, caller: Mapping[str,
 
 
 def telling(values: Collection[bytes]) -> tuple[bytes, ...]:
-    """What must not be seen of secrets: each value, and each longer line of those that have several."""
+    """What must not be seen of secrets: each value, with and without white space around it, and each longer
+    line of those that have several."""
     lines = {line.strip() for value in values for line in value.splitlines() if len(line.strip()) >= _SHORTEST_LINE}
-    whole = {value for value in values if len(value) >= SHORTEST_MASKED}
+    whole = {text for value in values for text in (value, value.strip()) if len(text) >= SHORTEST_MASKED}
     return tuple(sorted(whole | lines, key=lambda text: (-len(text), text)))
 
 

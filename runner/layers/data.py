@@ -24,7 +24,7 @@ from runner.errors import TamperedError, UnrebuildableError, UsageError
 from runner.layers.stat_cache import StatCache
 from runner.state.digest import Digest, canonical, digest_value, hex_of
 from runner.state.paths import inside
-from runner.state.spec import DataSeen
+from runner.state.spec import DataSeen, DvcPin
 from runner.store.files import write_atomic
 from runner.store.store import Store
 from runner.tools import dvc
@@ -176,23 +176,45 @@ def available(store: Store, digest: Digest) -> bool:
     return all(store.blobs.has(Digest(file.sha256)) for file in files_of(store, digest) or ())
 
 
-def fetch_again(store: Store, root: Path, path: str, digest: Digest) -> None:
-    """Get a lost version back through DVC, if the workspace still pins that very version."""
+def can_fetch(root: Path, path: str, pin: DvcPin | None) -> bool:
+    """Whether DVC could be asked for a lost version: it was pinned, and there is a repository to ask in."""
+    return pin is not None and dvc.repo_of(root, path) is not None
+
+
+def fetch_again(store: Store, root: Path, path: str, digest: Digest, pin: DvcPin | None) -> None:
+    """Get a lost version back through DVC, by the pin recorded with it, whatever the workspace pins now."""
+    repo = dvc.repo_of(root, path)
+    if pin is None or repo is None:
+        why = "DVC never tracked it" if pin is None else f"there is no DVC repository at {root} or above"
+        raise _unrebuildable(path, digest, why)
+    try:
+        version = _learn(store, root, _recorded(root, path, pin, repo))
+    except UnrebuildableError as error:
+        raise _unrebuildable(path, digest, error.why or error.what) from error
+    if version.digest != digest:
+        raise TamperedError(
+            f"the spec pins {path} twice, and the pins are for different content",
+            f"DVC's {pin.md5} is {version.digest}, the state has {digest}",
+            "restore the spec from git or from another copy",
+        )
+
+
+def _recorded(root: Path, path: str, pin: DvcPin, repo: Path) -> dvc.Tracked:
+    """As the workspace tracks it, if at that very pin: only then are its own listing and remote the right ones."""
     try:
         tracked = dvc.find_pin(root, path)
-        version = _learn(store, root, tracked)
-        found = version.digest
-    except UsageError as error:
-        raise _unrebuildable(path, digest, error.what) from error
-    if found != digest:
-        raise _unrebuildable(path, digest, f"{path} is pinned at another version now ({found})")
+    except UsageError:
+        tracked = None
+    if tracked and (tracked.pin.md5, tracked.pin.hash, tracked.pin.inside) == (pin.md5, pin.hash, pin.inside):
+        return tracked
+    return dvc.Tracked(path, pin, repo, source=repo, target=path)
 
 
 def _unrebuildable(path: str, digest: Digest, why: str) -> UnrebuildableError:
     return UnrebuildableError(
         f"the data {path} cannot be had again ({digest})",
         f"the store does not hold it; {why}",
-        "check out the commit that pins it and `dvc fetch`, or bring the store's copy back",
+        "replay in a clone whose DVC remote has it, or bring the store's copy back",
     )
 
 
@@ -211,7 +233,7 @@ def check(store: Store, digest: Digest, *, full: bool = False) -> list[str]:
 
 
 def discard(store: Store, digest: Digest) -> None:
-    """Drop a view and every damaged blob that it rests on, so that the next use says so or makes it anew."""
+    """Drop a view, so that the next use makes it anew from blobs, each re-hashed."""
     seal.discard(view_folder(store, digest))
 
 

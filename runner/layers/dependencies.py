@@ -179,7 +179,13 @@ def _workplace(store: Store, folder: Path) -> pip.Workplace:
 def _stage_sources(root: Path, wanted: Requirements, inside_folder: Path) -> tuple[str, dict[str, str]]:
     """The requirement text with every git or folder requirement pointing at a copy inside the container."""
     texts, vcs = [], {}
+    constraints = [line.text for line in wanted.lines if line.constraint]
+    if constraints:
+        (inside_folder / "constraints.txt").write_text("\n".join(constraints) + "\n")
+        texts.append("-c constraints.txt")
     for number, line in enumerate(wanted.lines):
+        if line.constraint:
+            continue
         if line.source is None:
             texts.append(line.text)
             continue
@@ -204,7 +210,7 @@ def _keep_wheel(store: Store, file: Path) -> Wheel:
 
 def _lock_path(store: Store, root: Path, wanted: Requirements, locker: Locker) -> Path:
     folders = [_folder_digest(root, line.source.path) for line in wanted.lines if isinstance(line.source, FolderSource)]
-    key = digest_value([[line.text for line in wanted.lines], folders, locker.image_digest])
+    key = digest_value([wanted.lines, folders, locker.image_digest])
     return store.locks / f"{hex_of(key)}.json"
 
 

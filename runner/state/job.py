@@ -33,7 +33,7 @@ class JobLimits(Value, frozen=True):
     shm: str | int | None = None
     disk: str | int | None = None
     processes: int | None = None
-    time: str | int | float | None = None
+    time: str | float | None = None
 
 
 class Job(Value, frozen=True, kw_only=True):

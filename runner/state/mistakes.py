@@ -11,7 +11,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from runner.state.plain import Path, Problem, quoted
+from runner.state.plain import Problem, quoted
 from runner.state.schemas import Schema, schemas
 
 _TYPES = {
@@ -26,10 +26,10 @@ _TYPES = {
 
 
 def mistakes(name: str, value: Any) -> list[Problem]:
-    """What is wrong with a plain value by the schema of this name, in the order of the file."""
+    """What is wrong with a plain value by the schema of this name."""
     schema = schemas()[name]
     errors = jsonschema_rs.Draft202012Validator(schema).iter_errors(value)
-    return [problem for error in errors for problem in _problems(error, schema)]
+    return list(dict.fromkeys(problem for error in errors for problem in _problems(error, schema)))
 
 
 def _problems(error: Any, schema: Schema) -> Iterator[Problem]:
@@ -42,7 +42,8 @@ def _problems(error: Any, schema: Schema) -> Iterator[Problem]:
     elif kind.name == "required":
         yield Problem(path, f"the key `{kind.property}` is missing")
     elif kind.name == "propertyNames":
-        yield from _bad_names(path, error, schema)
+        names = _at(schema, error.schema_path[:-1])
+        yield Problem((*path, kind.error.instance), f"expected {names['description']} as the key")
     else:
         yield Problem(path, _unfit(error, schema))
 
@@ -54,45 +55,37 @@ def _no_alternative(error: Any, schema: Schema) -> Iterator[Problem]:
     if near:
         yield from (problem for one in near[0] for problem in _problems(one, schema))
     else:
-        types = [name for some in alternatives for one in some for name in _types(one)]
-        yield Problem(tuple(error.instance_path), _expected(_names(types), error.instance, "string" in types, error))
+        types = [name for some in alternatives for one in some if one.kind.name == "type" for name in one.kind.types]
+        yield Problem(tuple(error.instance_path), _expected_type(types, error))
 
 
 def _is_wrong_type(one: Any, error: Any) -> bool:
     return one.kind.name == "type" and bool(one.instance_path == error.instance_path)
 
 
-def _types(error: Any) -> Iterator[str]:
-    if error.kind.name == "type":
-        yield from error.kind.types
-
-
 def _unfit(error: Any, schema: Schema) -> str:
     """A value of the wrong type, outside a choice, or of the wrong form."""
     kind = error.kind
     if kind.name == "type":
-        return _expected(_names(kind.types), error.instance, "string" in kind.types, error)
+        return _expected_type(kind.types, error)
     if kind.name == "enum":
         near = _near(error.instance, kind.options) if isinstance(error.instance, str) else ""
-        return _expected(" or ".join(map(_shown, kind.options)), error.instance, False, error) + near
-    about = _at(schema, error.schema_path[:-1])
-    return _expected(about.get("description", error.message), error.instance, False, error)
+        return _expected(_listed(map(_shown, kind.options)), error) + near
+    return _expected(_at(schema, error.schema_path[:-1]).get("description", error.message), error)
 
 
-def _bad_names(path: Path, error: Any, schema: Schema) -> Iterator[Problem]:
-    place = error.schema_path
-    names = _at(schema, place[: place.index("propertyNames", 0) + 1])
-    fits = jsonschema_rs.Draft202012Validator(names).is_valid
-    expected = names["description"]
-    yield from (Problem((*path, key), f"expected {expected} as the key") for key in error.instance if not fits(key))
+def _expected(expected: str, error: Any) -> str:
+    return f"expected {expected}, found {_found(error.instance, error)}"
 
 
-def _expected(expected: str, found: Any, takes_text: bool, error: Any) -> str:
-    text = f"expected {expected}, found {_found(found, error)}"
-    if found is None:
+def _expected_type(types: Iterable[str], error: Any) -> str:
+    """With what would mend it, where that is plain: quotes for a string, no key for nothing."""
+    names = list(dict.fromkeys(types))
+    text = _expected(_listed(_TYPES[name] for name in names), error)
+    if error.instance is None:
         return f"{text}; give it a value or leave the key out"
-    quotable = takes_text and isinstance(found, bool | int | float)
-    return f"{text}; put it in quotes" if quotable else text
+    only_text = set(names) <= {"string", "null"} and isinstance(error.instance, bool | int | float)
+    return f"{text}; put it in quotes" if only_text else text
 
 
 def _found(value: Any, error: Any) -> str:
@@ -115,9 +108,9 @@ def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _names(types: Iterable[str]) -> str:
-    names = [_TYPES[name] for name in dict.fromkeys(types)]
-    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+def _listed(names: Iterable[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _unknown(key: str, known: Iterable[str], siblings: Iterable[str]) -> str:

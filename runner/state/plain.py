@@ -1,7 +1,6 @@
 """Plain values: mappings with string keys, lists, strings, numbers, booleans and null, as every format holds them.
 
-Between a struct and its bytes lies its plain form, in which absent is absent: a field that equals its
-default is left out, whichever way the equal value was made.
+They are what lies between a struct and its bytes.
 """
 
 from __future__ import annotations
@@ -10,14 +9,14 @@ import functools
 import math
 import re
 from collections.abc import Iterator
-from enum import Enum
 from typing import Any, NamedTuple
 
 import msgspec
 
 from runner.errors import UsageError
+from runner.state.digest import plain
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 MAX_DEPTH = 100
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
@@ -28,39 +27,32 @@ _SIMPLE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 class Problem(NamedTuple):
     """One thing wrong with a value: where, from the top, and what."""
 
-    path: Path
+    path: KeyPath
     text: str
 
-
-class _Field(NamedTuple):
-    name: str
-    key: str
-    default: Any
+    def __str__(self) -> str:
+        return f"{shown_path(self.path)}: {self.text}"
 
 
-@functools.cache
-def _fields(struct: type[msgspec.Struct]) -> tuple[_Field, ...]:
-    return tuple(_Field(one.name, one.encode_name, one.default) for one in msgspec.structs.fields(struct))
+def to_plain(value: msgspec.Struct) -> dict[str, Any]:
+    """The plain form of a struct: fields in their order, mappings sorted by key."""
+    found: dict[str, Any] = _in_order(plain(value), msgspec.to_builtins(value, order="deterministic"))
+    return found
 
 
-def to_plain(value: Any) -> Any:
-    """The plain form: structs in the order of their fields, mappings sorted by key, tuples as lists."""
-    if isinstance(value, msgspec.Struct):
-        pairs = ((key, getattr(value, name), default) for name, key, default in _fields(type(value)))
-        return {key: to_plain(item) for key, item, default in pairs if item != default}
+def _in_order(value: Any, model: Any) -> Any:
+    """The value with the keys of its mappings in the order that they have in `model`."""
     if isinstance(value, dict):
-        return {key: to_plain(value[key]) for key in sorted(value)}
-    if isinstance(value, list | tuple):
-        return [to_plain(item) for item in value]
-    return value.value if isinstance(value, Enum) else value
+        return {key: _in_order(value[key], model[key]) for key in model if key in value}
+    return list(map(_in_order, value, model)) if isinstance(value, list) else value
 
 
 def has_needless_null(value: Any, raw: Any) -> bool:
     """Whether `raw`, which `value` was made of, gives null for a key that should be absent instead."""
     if isinstance(value, msgspec.Struct):
         return any(
-            (raw[key] is None and default is None) or has_needless_null(getattr(value, name), raw[key])
-            for name, key, default in _fields(type(value))
+            (raw[key] is None and may_be_absent) or has_needless_null(getattr(value, name), raw[key])
+            for name, key, may_be_absent in _fields(type(value))
             if key in raw
         )
     if isinstance(value, dict):
@@ -70,27 +62,33 @@ def has_needless_null(value: Any, raw: Any) -> bool:
     return False
 
 
+@functools.cache
+def _fields(struct: type[msgspec.Struct]) -> tuple[tuple[str, str, bool], ...]:
+    """Name in Python, name in files, and whether None stands for an absent key."""
+    return tuple((one.name, one.encode_name, one.default is None) for one in msgspec.structs.fields(struct))
+
+
 def check_plain(value: Any, source: str) -> None:
     """Raises `UsageError` for what has no canonical JSON: NaN, infinity, integers beyond 64 bits, keys that are
     no strings, text that is no Unicode, values of other types, and nesting deeper than 100."""
     problems = plain_problems(value)
     if problems:
-        raise problems_error(source, [f"{shown_path(path)}: {text}" for path, text in problems])
+        raise problems_error(source, list(map(str, problems)))
 
 
 def plain_problems(value: Any) -> list[Problem]:
     return list(_problems(value, ()))
 
 
-def problems_error(source: str, lines: list[str], next: str = "") -> UsageError:
+def problems_error(source: str, lines: list[str]) -> UsageError:
     """One error of all problems, a line each, but not of thousands."""
     count, shown = len(lines), lines[:50]
     more = [f"and {count - len(shown)} more"] if count > len(shown) else []
     what = f"{source} is not valid" + (f": {count} problems" if count > 1 else "")
-    return UsageError(what, "\n".join(shown + more), next or f"correct {source}")
+    return UsageError(what, "\n".join(shown + more), f"correct {source}")
 
 
-def shown_path(path: Path) -> str:
+def shown_path(path: KeyPath) -> str:
     """`jobs.train.outputs["m.json"]`, or `the top`."""
     shown = ""
     for key in path:
@@ -107,7 +105,7 @@ def quoted(text: str, limit: int = 60) -> str:
     return '"' + "".join(one if one.isprintable() else repr(one)[1:-1] for one in cut) + '"'
 
 
-def _problems(value: Any, path: Path) -> Iterator[Problem]:
+def _problems(value: Any, path: KeyPath) -> Iterator[Problem]:
     if isinstance(value, dict | list | tuple):
         if len(path) >= MAX_DEPTH:
             yield Problem(path[:3], f"nested deeper than {MAX_DEPTH} levels")
@@ -120,7 +118,7 @@ def _problems(value: Any, path: Path) -> Iterator[Problem]:
         yield Problem(path, problem)
 
 
-def _mapping_problems(value: dict[Any, Any], path: Path) -> Iterator[Problem]:
+def _mapping_problems(value: dict[Any, Any], path: KeyPath) -> Iterator[Problem]:
     for key, item in value.items():
         if not isinstance(key, str):
             yield Problem(path, f"the key {key!r} is no string; put it in quotes")

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Final, Literal
 
 from runner.errors import Exit
-from runner.state.spec import Sha256, Value
+from runner.state.spec import RunId, Sha256, Value
 
 RECORD_VERSION: Final = 1
 
@@ -81,7 +81,7 @@ class Outcome(Value, frozen=True, kw_only=True):
 
 
 class ReplayResult(Value, frozen=True, kw_only=True):
-    replay_of: str
+    replay_of: RunId
     verdict: Verdict
     outputs: tuple[OutputVerdict, ...] = ()
     notes: tuple[str, ...] = ()
@@ -91,7 +91,7 @@ class Record(Value, frozen=True, kw_only=True):
     """`spec_sha256` is the digest of the spec file's bytes; `undeclared` names files the job also wrote."""
 
     record: Literal[1] = RECORD_VERSION
-    run_id: str
+    run_id: RunId
     spec_sha256: Sha256
     state_digest: Sha256
     started: str

@@ -19,6 +19,10 @@ SPEC_VERSION: Final = 1
 Sha256 = Annotated[
     str, Meta(pattern=DIGEST_PATTERN, max_length=71, description="`sha256:` and 64 lower-case hex digits")
 ]
+RunId = Annotated[
+    str,
+    Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$(?!\n)", description="a run-id such as `train-20261120-k3v9xq`"),
+]
 Network = Literal["none", "open"]
 Determinism = Literal["off", "same-host", "portable"]
 
@@ -216,12 +220,12 @@ class ToolInfo(Value, frozen=True):
 
 
 class RunInfo(Value, frozen=True, kw_only=True):
-    id: str
+    id: RunId
     job: str
     created: str
     tool: ToolInfo
     labels: tuple[str, ...] = ()
-    replay_of: str | None = None
+    replay_of: RunId | None = None
 
 
 class StateSpec(Value, frozen=True, kw_only=True):

@@ -16,13 +16,13 @@ import msgspec
 from runner.errors import TamperedError, UsageError
 from runner.state.job import WORKFILE_VERSION, Workfile
 from runner.state.plain import (
+    KeyPath,
     Problem,
     check_plain,
     has_needless_null,
     plain_problems,
     problems_error,
     quoted,
-    shown_path,
     to_plain,
 )
 from runner.state.record import RECORD_VERSION, Record
@@ -150,7 +150,9 @@ def _parsed(parse: Callable[[], Any], source: str) -> Any:
     try:
         value = parse()
     except ValueError as error:
-        raise UsageError(f"cannot read {source}", str(error), f"correct {source}") from None
+        long = "int_max_str_digits" in str(error)
+        why = "it holds a number of too many digits" if long else str(error)
+        raise UsageError(f"cannot read {source}", why, f"correct {source}") from None
     except RecursionError:
         raise UsageError(f"cannot read {source}", "it is nested too deeply", f"correct {source}") from None
     check_plain(value, source)
@@ -206,7 +208,9 @@ def _typed(shape: type[_T], form: _Form, tree: Any, data: bytes, source: str) ->
 def _check_version(form: _Form, tree: Any, source: str) -> None:
     if not isinstance(tree, dict):
         what = "is empty" if tree is None else "holds no mapping"
-        raise UsageError(f"{source} {what}", f"expected `{form.version_key}: {form.version}` and more keys")
+        raise UsageError(
+            f"{source} {what}", f"expected `{form.version_key}: {form.version}` and more keys", f"correct {source}"
+        )
     version = tree.get(form.version_key)
     if type(version) is int and version > form.version:
         raise UsageError(
@@ -220,18 +224,19 @@ def _mistaken(form: _Form, tree: Any, data: bytes, source: str, reason: str) -> 
     """All mistakes by the schema; if it finds none, the one that msgspec found."""
     from runner.state.mistakes import mistakes
 
-    return _error(mistakes(form.schema, tree) or [Problem((), reason)], data, source)
+    found = mistakes(form.schema, tree)
+    return _error(found, data, source) if found else problems_error(source, [reason])
 
 
 def _error(problems: list[Problem], data: bytes, source: str) -> UsageError:
+    """In the order of the file; without lines where they cannot be told."""
     lines = locate(data.decode())
+    found = sorted((_line(one.path, lines), one) for one in problems)
+    return problems_error(source, [f"line {line}: {one}" if lines else str(one) for line, one in found])
 
-    def line_of(problem: Problem) -> int:
-        path = problem.path
-        while path and path not in lines:
-            path = path[:-1]
-        return lines.get(path, 1)
 
-    ordered = sorted(problems, key=line_of)
-    shown = [f"line {line_of(one)}: {shown_path(one.path)}: {one.text}" for one in ordered]
-    return problems_error(source, shown)
+def _line(path: KeyPath, lines: dict[KeyPath, int]) -> int:
+    """Of the key itself, or of the nearest that holds it."""
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path, 0)

@@ -22,7 +22,7 @@ from yaml.events import (
     SequenceEndEvent,
 )
 
-from runner.state.plain import MAX_DEPTH, Path, quoted
+from runner.state.plain import MAX_DEPTH, KeyPath, quoted
 
 MAX_EXPANDED = 100_000
 
@@ -63,12 +63,13 @@ def read_yaml(text: str) -> Any:
         return _Builder(events).document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise YamlError(mark.line + 1 if mark else 1, _plainly(error)) from None
+        line, index = (mark.line + 1, mark.index) if mark else (1, 0)
+        raise YamlError(line, _plainly(error, text[index : index + 1])) from None
 
 
-def locate(text: str) -> dict[Path, int]:
+def locate(text: str) -> dict[KeyPath, int]:
     """The line of every key and list item of a text that `read_yaml` accepts; nothing if it does not."""
-    lines: dict[Path, int] = {}
+    lines: dict[KeyPath, int] = {}
     try:
         top = yaml.compose(text, Loader=_LOADER)
     except yaml.YAMLError:
@@ -78,7 +79,7 @@ def locate(text: str) -> dict[Path, int]:
     return lines
 
 
-def _locate(node: yaml.Node, path: Path, lines: dict[Path, int]) -> None:
+def _locate(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> None:
     lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
@@ -89,10 +90,12 @@ def _locate(node: yaml.Node, path: Path, lines: dict[Path, int]) -> None:
             _locate(item, (*path, index), lines)
 
 
-def _plainly(error: yaml.MarkedYAMLError) -> str:
+def _plainly(error: yaml.MarkedYAMLError, found: str) -> str:
+    """The parser's complaint in other words; `found` is the character that it stopped at."""
     problem = error.problem or "this is no YAML"
-    if "'\\t'" in problem:
-        return "a tab where only spaces may stand; indent with spaces"
+    if "cannot start any token" in problem:
+        what = "a tab" if found == "\t" else quoted(found)
+        return f"{what} cannot stand here; " + ("indent with spaces" if found == "\t" else "put the text in quotes")
     if problem == "mapping values are not allowed in this context":
         return "a `:` that starts no value here; put the text in quotes, or check the indentation"
     return f"{problem}, {error.context}" if error.context else problem

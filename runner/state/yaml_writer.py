@@ -15,8 +15,8 @@ _LONGEST_KEY = 1000  # a reader looks 1024 characters ahead for the colon
 _ON_ONE_LINE = {"command", "flags"}
 
 _PLAIN = re.compile(
-    r"(--?[A-Za-z0-9]|\.?[A-Za-z0-9_/])"
-    r"([A-Za-z0-9_/.+@%=~^$()*!;&|<>'\"\\-]|:(?=[A-Za-z0-9_/.+-])|[ ]+(?=[A-Za-z0-9_/.+@%=~^$()*!;&|<>'\"\\-]))*"
+    r"(?:--?[A-Za-z0-9]|\.?[A-Za-z0-9_/])"
+    r"(?:[A-Za-z0-9_/.+@%=~^$()*!;&|<>'\"\\-]++|:(?=[A-Za-z0-9_/.+-])|[ ]++(?=[A-Za-z0-9_/.+@%=~^$()*!;&|<>'\"\\-]))*+"
 )
 _READ_OTHERWISE = re.compile(
     r"y|n|yes|no|on|off|true|false|null"

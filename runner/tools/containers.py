@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import socket
 import struct
@@ -32,6 +33,9 @@ LABEL_RUN = "replay.run"
 STOP_GRACE_S = 10
 _TICK_S = 0.5
 _DEFAULT_PROCESSES = 4096
+# What the engine's init process, tini, says when it cannot start the program, and its exit codes then.
+_NOT_STARTED = re.compile(rb"\[FATAL tini \(\d+\)\] exec (.+) failed: (.+)\n")
+_NOT_STARTED_CODES = (126, 127)
 _START_ENGINE = "start it (`systemctl start docker`, Docker Desktop, or `make engine` here); `replay doctor` tells more"
 
 
@@ -264,44 +268,36 @@ class Engine:
                     raise _start_error(error, request) from error
                 if request.stdin is not None:
                     stream.send(request.stdin)
-                stopped = self._follow(container, stream, sink, interrupts, watch, _deadline(started, request))
-            exit_code = self._wait(container, interrupts, watch, _deadline(started, request), stopped)
+                stopping = _Stopping(self, container, interrupts, watch, _deadline(started, request))
+                refusal = self._follow(stream, sink, interrupts, stopping)
+            exit_code = self._wait(container, stopping)
             duration = time.monotonic() - started
-            memory = exit_code == 137 and stopped is None and self._was_out_of_memory(container)
+            stopped = stopping.reason
+            memory = exit_code != 0 and stopped is None and self._was_out_of_memory(container)
+        if refusal and exit_code in _NOT_STARTED_CODES:
+            raise _not_started(request, refusal)
         return Ended(exit_code=exit_code, duration_s=round(duration, 3), out_of_memory=memory, stopped=stopped)
 
     def _follow(
-        self,
-        container: str,
-        stream: _Attached,
-        sink: OutputSink,
-        interrupts: Interrupts,
-        watch: Watch,
-        deadline: float | None,
+        self, stream: _Attached, sink: OutputSink, interrupts: Interrupts, stopping: _Stopping
     ) -> str | None:
-        """Pass output on until the stream ends; the reason why the container was stopped, if it was."""
-        stopping = _Stopping(self, container, interrupts, watch, deadline)
+        """Pass output on until the stream ends; what the engine said if it could not start the program."""
+        refusal = None
         while True:
             waiting: list[_Attached | Interrupts] = [stream] if interrupts.count else [stream, interrupts]
             ready, _, _ = select.select(waiting, [], [], _TICK_S)
             if stream in ready:
                 frames = stream.read()
                 if frames is None:
-                    return stopping.reason
+                    return refusal
                 for kind, data in frames:
+                    if kind == 2 and (match := _NOT_STARTED.fullmatch(data)):
+                        refusal = match[2].decode(errors="replace")
                     sink.write(kind, data)
             stopping.step()
 
-    def _wait(
-        self,
-        container: str,
-        interrupts: Interrupts,
-        watch: Watch,
-        deadline: float | None,
-        stopped: str | None,
-    ) -> int:
+    def _wait(self, container: str, stopping: _Stopping) -> int:
         """The exit code. A job that closed its own output is waited for under the same limits."""
-        stopping = _Stopping(self, container, interrupts, watch, deadline, stopped)
         while True:
             try:
                 return int(self._client.wait(container, timeout=_TICK_S * 4)["StatusCode"])
@@ -346,7 +342,6 @@ class _Stopping:
         interrupts: Interrupts,
         watch: Watch,
         deadline: float | None,
-        reason: str | None = None,
     ) -> None:
         self._engine = engine
         self._container = container
@@ -354,7 +349,8 @@ class _Stopping:
         self._watch = watch
         self._deadline = deadline
         self._kill_at: float | None = None
-        self.reason = reason
+        self._watch_at = 0.0
+        self.reason: str | None = None
 
     def step(self) -> None:
         now = time.monotonic()
@@ -372,7 +368,11 @@ class _Stopping:
             return "interrupted"
         if self._deadline is not None and now >= self._deadline:
             return "time-limit"
-        return self._watch()
+        if now < self._watch_at:
+            return None
+        reason = self._watch()
+        self._watch_at = time.monotonic() + _TICK_S
+        return reason
 
 
 class _Attached:
@@ -391,8 +391,8 @@ class _Attached:
         return self._socket.fileno()
 
     def send(self, data: bytes) -> None:
-        self._socket.sendall(data)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # a container that has ended already reads nothing
+            self._socket.sendall(data)
             self._socket.shutdown(socket.SHUT_WR)
 
     def read(self) -> list[tuple[int, bytes]] | None:
@@ -448,18 +448,21 @@ def _context_host() -> str | None:
     if not name or name == "default":
         return None
     for meta in (config_folder / "contexts" / "meta").glob("*/meta.json"):
-        described = json.loads(meta.read_bytes())
-        if described.get("Name") == name:
-            return str(described["Endpoints"]["docker"]["Host"])
+        try:
+            described = json.loads(meta.read_bytes())
+            if described["Name"] == name:
+                return str(described["Endpoints"]["docker"]["Host"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
     raise UsageError(f"docker context {name!r} does not exist", f"none in {config_folder}", "see `docker context ls`")
 
 
 def _current_context(config_folder: Path) -> str | None:
     try:
         described = json.loads((config_folder / "config.json").read_bytes())
-    except (OSError, ValueError):
+        return str(described.get("currentContext") or "") or None
+    except (OSError, ValueError, AttributeError):
         return None
-    return str(described.get("currentContext") or "") or None
 
 
 def _engine_image(inspected: dict[str, Any]) -> EngineImage:
@@ -486,7 +489,10 @@ def _container_config(client: APIClient, request: ContainerRequest) -> dict[str,
     limits = request.limits
     host_config = client.create_host_config(
         network_mode=request.network,
-        binds=[f"{mount.source}:{mount.target}:{'ro' if mount.read_only else 'rw'}" for mount in request.mounts],
+        mounts=[
+            {"Type": "bind", "Source": str(mount.source), "Target": mount.target, "ReadOnly": mount.read_only}
+            for mount in request.mounts
+        ],
         read_only=request.read_only,
         cap_drop=["ALL"],
         security_opt=["no-new-privileges"],
@@ -538,12 +544,17 @@ def _create_error(error: Any) -> OutsideError:
 def _start_error(error: Any, request: ContainerRequest) -> OutsideError:
     words = _words(error)
     if "executable file not found" in words or "no such file or directory" in words:
-        return ExecutableMissingError(
-            f"the image has no program {request.command[0]!r}",
-            words.splitlines()[-1][-300:],
-            "give `command` as a list that names a program of the image, or choose another image",
-        )
+        return _not_started(request, words.splitlines()[-1][-300:])
     return OutsideError("the engine could not start the container", words)
+
+
+def _not_started(request: ContainerRequest, words: str) -> ExecutableMissingError:
+    program = (*(request.entrypoint or ()), *request.command)[0]
+    return ExecutableMissingError(
+        f"the image cannot start {program!r}",
+        words,
+        "give `command` as a list that names a program of the image, or choose another image",
+    )
 
 
 def _transport_errors() -> tuple[type[Exception], ...]:

@@ -230,7 +230,7 @@ def _unix_lines(chunk: bytes) -> bytes:
 
 def _is_text(block: bytes) -> bool:
     """DVC 2's guess: no NUL, and at most 30 % other than printable ASCII."""
-    return b"\0" not in block and len(block.translate(None, _TEXT)) <= 0.30 * len(block)
+    return b"\0" not in block and len(block.translate(None, _TEXT)) / len(block) <= 0.30
 
 
 def _unreadable(path: str | Path, error: OSError) -> OutsideError:

@@ -51,6 +51,7 @@ _NETWORK_TROUBLE = re.compile(
     r"do not match the hashes|http error [45]|[45]\d\d (server|client) error",
     re.IGNORECASE,
 )
+_TELLING = re.compile(r"ERROR|error|[\w.]+(Error|NotFound|Impossible)\b|There (are|is) |WARNING: (Could not fetch|Retrying)")
 _TIME_LIMIT_S = 1800.0
 _LOCKER, _IN, _OUT, _CACHE = "/replay/locker", "/replay/in", "/replay/out", "/replay/cache"
 
@@ -132,7 +133,7 @@ def compile_lock(container: PipContainer, place: Workplace, text: str) -> str:
     """The hashed lock of requirement text, by pip-compile; wheels only if that suffices, else sdists too."""
     (place.inside / "requirements.in").write_text(text)
     arguments = (
-        "-m piptools compile --quiet --rebuild --generate-hashes --allow-unsafe --strip-extras --newline lf "
+        "-m piptools compile --rebuild --generate-hashes --allow-unsafe --strip-extras --newline lf "
         "--no-header --no-annotate --no-emit-index-url --no-emit-trusted-host --no-emit-find-links "
         f"--no-emit-options --cache-dir {_CACHE}/pip-tools "
         f"--output-file {_OUT}/lock.txt {_IN}/requirements.in"
@@ -142,14 +143,26 @@ def compile_lock(container: PipContainer, place: Workplace, text: str) -> str:
     except ReplayError as wheels_only:
         if isinstance(wheels_only, OutsideError):
             raise
+        _refuse_if_unreachable(container, place)
         _run(container, place, arguments, "lock the dependencies")
     return (place.outside / "lock.txt").read_text()
+
+
+def _refuse_if_unreachable(container: PipContainer, place: Workplace) -> None:
+    """pip-tools hides why an index gave nothing; pip itself says it. Raises `OutsideError` for index trouble."""
+    arguments = ["-m", "pip", "download", "--no-deps", "--dest", "/tmp/asked", "-r", f"{_IN}/requirements.in"]
+    try:
+        _run(container, place, arguments, "lock the dependencies")
+    except OutsideError:
+        raise
+    except ReplayError:
+        return
 
 
 def make_wheels(container: PipContainer, place: Workplace, lock: str) -> list[Path]:
     """The wheels of a lock: downloaded by hash where they are, built in the image where there is an sdist."""
     hashed, direct = split_lock(lock)
-    arguments = ["-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    arguments = ["-m", "pip", "wheel", "--progress-bar", "off", "--disable-pip-version-check", "--no-deps"]
     arguments += ["--cache-dir", f"{_CACHE}/pip", "--wheel-dir", f"{_OUT}/wheels"]
     if hashed:
         (place.inside / "lock.txt").write_text(hashed)
@@ -223,7 +236,7 @@ class _Said:
     def telling(self) -> str:
         """pip's own errors, else its last line; 600 characters at most."""
         lines = [line.strip() for line in self.text().splitlines() if line.strip()]
-        errors = [line for line in lines if re.match(r"(ERROR|error|\w+Error|There (are|is) )", line)]
+        errors = [line for line in lines if _TELLING.match(line)]
         return "; ".join(dict.fromkeys(errors[-4:] or lines[-1:]))[:600]
 
 

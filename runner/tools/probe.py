@@ -36,6 +36,10 @@ print(json.dumps({
 """
 
 
+# What the engine's init process, like a shell, ends with when it cannot find the program.
+_NOT_FOUND = 127
+
+
 class Probed(msgspec.Struct, frozen=True):
     """The image's interpreter and the packages that it can import, by normalised name."""
 
@@ -66,6 +70,8 @@ def _ask(engine: Engine, image_id: str, python: str, interrupts: Interrupts) -> 
     try:
         ended = engine.run(request, said, interrupts)
     except ExecutableMissingError:
+        return None
+    if ended.exit_code == _NOT_FOUND:
         return None
     try:
         msgspec.json.decode(bytes(said.out), type=Probed)

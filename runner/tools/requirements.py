@@ -40,12 +40,13 @@ class FolderSource(msgspec.Struct, frozen=True):
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One requirement or option. `prefix` and `suffix` surround the place of a source's location."""
+    """One requirement or option, or a constraint. `prefix` and `suffix` surround the place of a source's location."""
 
     text: str
     source: GitSource | FolderSource | None = None
     prefix: str = ""
     suffix: str = ""
+    constraint: bool = False
 
 
 class Requirements(msgspec.Struct, frozen=True):
@@ -57,12 +58,13 @@ class Requirements(msgspec.Struct, frozen=True):
     @property
     def hashed(self) -> bool:
         """Whether every requirement is pinned with hashes, so that the file is its own lock."""
-        wanted = [line.text for line in self.lines if not line.text.startswith("-")]
+        wanted = [line.text for line in self.lines if not line.constraint and not line.text.startswith("-")]
         return bool(wanted) and all("--hash=" in text and "==" in text for text in wanted)
 
     def shown(self) -> tuple[str, ...]:
         """The requirements for a spec: no hashes, no credentials."""
-        return tuple(_CREDENTIALS.sub("://", line.text.split(" --hash=")[0].strip()) for line in self.lines)
+        texts = (f"{'-c ' * line.constraint}{line.text.split(' --hash=')[0].strip()}" for line in self.lines)
+        return tuple(_CREDENTIALS.sub("://", text) for text in texts)
 
 
 def read(root: Path, path: str) -> Requirements:
@@ -87,7 +89,7 @@ def _lines(root: Path, file: Path, including: list[Path]) -> list[Line]:
 
 
 def _constraints(root: Path, file: Path, including: list[Path]) -> list[Line]:
-    return [Line(text=f"-c {line.text}") for line in _lines(root, file, including) if not line.text.startswith("-")]
+    return [msgspec.structs.replace(line, constraint=True) for line in _lines(root, file, including)]
 
 
 def _logical_lines(root: Path, file: Path) -> list[tuple[int, str]]:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.compare.shown import shown
@@ -8,6 +8,7 @@ from runner.compare.shown import shown
 _ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=[]), max_size=60)
 
 
+@settings(deadline=None)
 @given(_ANY_TEXT | st.binary(max_size=60), st.integers(1, 40))
 def test_is_printable_bounded_and_encodable(value: str | bytes, limit: int) -> None:
     text = shown(value, limit)

@@ -95,6 +95,12 @@ def test_shows_what_still_differs_after_normalising(compare) -> None:
 
 
 @pytest.mark.parametrize("before", ["", "a\n"])
+def test_spaces_after_the_last_line_are_trailing_space(compare, before: str) -> None:
+    found = compare(before, before + "  ", "text", normalise=("line-ends", "trailing-space"))
+    assert found.detail.startswith("equal after trailing-space (")
+
+
+@pytest.mark.parametrize("before", ["", "a\n"])
 def test_an_empty_line_more_is_a_difference(compare, before: str) -> None:
     found = compare(before, before + "\n", "text", normalise=NORMALISERS)
     assert found.detail.startswith("1 line differs")
@@ -124,11 +130,13 @@ _LINES = st.lists(
 _NAMES = st.lists(st.sampled_from(NORMALISERS), unique=True).map(tuple)
 
 
+@settings(deadline=None)
 @given(_LINES | st.binary(max_size=200), _NAMES)
 def test_a_file_is_identical_to_itself(compare, content: bytes, names: tuple[str, ...]) -> None:
     assert compare(content, content, "text", normalise=names).verdict is Verdict.IDENTICAL
 
 
+@settings(deadline=None)
 @given(_LINES, _LINES, _NAMES, _NAMES)
 def test_more_normalisers_never_tell_more_apart(
     compare, a: bytes, b: bytes, few: tuple[str, ...], more: tuple[str, ...]
@@ -148,15 +156,31 @@ _TOKENS = st.sampled_from(
 )
 
 
-@settings(max_examples=60)
+def _in_pieces(pieces: list[bytes], names: tuple[str, ...]) -> tuple[bytes, dict[str, bytes]]:
+    normaliser = Normaliser(names)
+    return b"".join(normaliser.run(pieces)), normaliser.taken()
+
+
+@settings(deadline=None, max_examples=60)
 @given(st.lists(_TOKENS, min_size=15, max_size=40), st.lists(st.integers(0, 60_000), max_size=6), _NAMES)
 def test_the_borders_of_pieces_do_not_show(tokens: list[bytes], cuts: list[int], names: tuple[str, ...]) -> None:
     line = b"".join(tokens) * 2 + b"end\r\n"
-    borders = [0, *sorted(min(cut, len(line) - HOLD) for cut in cuts if len(line) > HOLD), len(line)]
+    borders = [0, *sorted(min(cut, len(line) - 1) for cut in cuts), len(line)]
     pieces = [line[a:b] for a, b in pairwise(borders)]
-    whole, cut = Normaliser(names), Normaliser(names)
-    assert b"".join(cut.run(pieces)) == b"".join(whole.run([line]))
-    assert cut.taken() == whole.taken()
+    assert _in_pieces(pieces, names) == _in_pieces([line], names)
+
+
+@pytest.mark.parametrize("at", range(80))
+def test_no_border_splits_a_match_or_hides_what_stands_before_it(at: int) -> None:
+    marks = b"word/usr/lib a2026-11-20 2026-11-20 09:08:07Z 0x7f0011223344 x0x7f0011223344 12 ms /tmp/p"
+    line = marks + b" " + b"y" * 2 * HOLD
+    assert _in_pieces([line[: at + HOLD], line[at + HOLD :]], NORMALISERS) == _in_pieces([line], NORMALISERS)
+
+
+def test_a_match_across_the_first_piece_that_differs_is_seen_whole(compare) -> None:
+    before = "x" * ((1 << 18) - 6) + " /tmp/"
+    found = compare(before + "aaa\n", before + "bbb\n", "text", normalise=("paths",))
+    assert found.verdict is Verdict.EQUIVALENT
 
 
 def test_long_lines_that_shift_are_equal_after_normalising(compare) -> None:
@@ -166,8 +190,8 @@ def test_long_lines_that_shift_are_equal_after_normalising(compare) -> None:
 
 
 def test_lines_after_a_long_one_keep_their_number(compare) -> None:
-    long = b"x" * 600_000
-    found = compare(long + b"1\nsame\nc\n", long + b"2\nsame\nd\n", "text")
+    long = b"x" * 900_000
+    found = compare(b"1" + long + b"1\nsame\nc\n", b"2" + long + b"2\nsame\nd\n", "text")
     assert found.detail.startswith("2 lines differ; line 1: ")
     found = compare(long + b"\nsame\nc\n", long + b"\nsame\nd\n", "text")
     assert found.detail.startswith("1 line differs; line 3: ")

@@ -46,6 +46,11 @@ def _link_elsewhere(package: Path) -> None:
     link.symlink_to("/bin/sh")
 
 
+def _unlinked(package: Path) -> Path:
+    (package / "other.py").unlink()
+    return package / "other.py"
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "edited": (lambda package: (package / "other.py").write_text("y = 2222\n"), "pkg/other.py"),
     "edited in secret": (_edit_in_secret, "pkg/other.py"),
@@ -61,10 +66,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda package: ((package / "other.py").unlink(), (package / "other.py").mkdir()),
         "pkg/other.py",
     ),
-    "link for a file": (
-        lambda package: ((package / "other.py").unlink(), (package / "other.py").symlink_to("__init__.py")),
-        "pkg/other.py",
-    ),
+    "link for a file": (lambda package: _unlinked(package).symlink_to("__init__.py"), "pkg/other.py"),
     "pipe for a file": (
         lambda package: ((package / "other.py").unlink(), os.mkfifo(package / "other.py")),
         "pkg/other.py",

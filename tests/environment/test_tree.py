@@ -21,9 +21,13 @@ from runner.environment.tree import Tree, open_trees, tree_folder
 from runner.errors import OutsideError, ReplayError, UnrebuildableError
 from runner.state.spec import Wheel
 
-SOURCE = (
-    '"""Doc."""\nimport os\nA = {"x", "y", "z"}\n\n\ndef f(a, b=(1, 2)):\n    return a in {"p", "q", "r"}, "common"\n'
-)
+SOURCE = """
+import os
+A = {"x", "y", "z"}
+
+def f(a, b=(1, 2)):
+    return a in {"p", "q", "r"}, "common"
+"""
 FILES = {"pkg/__init__.py": SOURCE, "pkg/sub.py": "common = 'common'\n", "pkg/old.py": "print 'Python 2'\n"}
 
 

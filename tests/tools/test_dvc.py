@@ -158,6 +158,8 @@ def test_output_of_a_stage_is_pinned_by_the_lock(ws: Path) -> None:
 
 
 def test_output_of_a_removed_stage_is_not_tracked(ws: Path) -> None:
+    lock = ws / "dvc.lock"
+    lock.write_text(lock.read_text().replace("../out.txt", "out.txt"))
     (ws / "dvc.yaml").write_text("stages: {}\n")
     with pytest.raises(UsageError, match="not tracked"):
         dvc.find_pin(ws, "out.txt")
@@ -318,6 +320,14 @@ def test_configuration_is_read_as_dvc_reads_it(ws: Path) -> None:
     assert remote_url(config, "elsewhere") == "ssh://me@host/x"
 
 
+def test_indentation_and_comments_mean_nothing(ws: Path) -> None:
+    text = "[core]\nremote = r # the only one\n  no_scm = true\n['remote \"r\"']\n\turl = 's3://b'\n    jobs = 1\n"
+    (ws / ".dvc/config").write_text(text)
+    assert "s3://b" in run_dvc(ws, "remote", "list")
+    assert load_config(ws).core == {"remote": "r", "no_scm": "true"}
+    assert load_config(ws).remotes == {"r": {"url": "s3://b", "jobs": "1"}}
+
+
 def test_broken_configuration_names_its_file(ws: Path) -> None:
     (ws / ".dvc/config").write_text("remote = 1\n")
     with pytest.raises(UsageError, match=r"\.dvc/config cannot be read"):
@@ -450,10 +460,18 @@ def test_hashes_are_those_of_dvc(tmp_path_factory: pytest.TempPathFactory, data:
         b"text\r\n" + b"a" * (2**20 - 6) + b"\0\r\n",
         b"\0" * 2**20 + CRLF,
         b"a" * 2**20,
+        b"\xff" * 3 + b"abcde" + b"\r\n",
     ],
-    ids=["line end across chunks", "many chunks", "binary after text", "text after binary", "one full chunk"],
+    ids=[
+        "line end across chunks",
+        "many chunks",
+        "binary after text",
+        "text after binary",
+        "one full chunk",
+        "just text",
+    ],
 )
-def test_large_files_are_hashed_chunk_by_chunk_as_dvc_does(tmp_path: Path, data: bytes) -> None:
+def test_text_is_told_chunk_by_chunk_as_dvc_does(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "f").write_bytes(data)
     for name in ("md5", "md5-dos2unix"):
         assert dvc.hash_file(tmp_path / "f", name).md5 == fobj_md5(io.BytesIO(data), name=name)
