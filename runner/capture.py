@@ -134,19 +134,19 @@ def contract_outputs(job: Job) -> dict[str, OutputRule]:
 
 def owned_paths(workspace: Workspace, job: Job) -> Iterator[str]:
     """Paths that belong to other layers than code: this job's, and every declared job's outputs."""
-    yield from job.data
-    yield from job.model
+    yield from (inside(path, "data") for path in job.data)
+    yield from (inside(path, "model") for path in job.model)
     if isinstance(job.params, str):
-        yield str(inside(job.params, "params"))
-    if job.dependencies and not job.dependencies.startswith(dependencies.PYPROJECT):
-        yield job.dependencies
+        yield inside(job.params, "params")
+    if job.dependencies:
+        yield from dependencies.owned_files(workspace.root, job.dependencies)
     if job.image and image.image_folder(workspace.root, job.image):
-        yield job.image.rstrip("/").removeprefix("./")
+        yield inside(job.image, "image")
     jobs = [job]
     if (workspace.root / code.WORKFILE).is_file():
         jobs += workspace.workfile().jobs.values()
     for one in jobs:
-        yield from (path for path in contract_outputs(one) if path != STDOUT)
+        yield from contract_outputs(one)
     store = workspace.store.folder
     if workspace.root in store.parents:
         yield str(store.relative_to(workspace.root))

@@ -7,16 +7,18 @@ go too; they can be made again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
+from runner.environment.farm import read_recipe
+from runner.environment.tree import tree_folder
 from runner.layers import code, data, image
 from runner.layers.dependencies import Lock
-from runner.state.digest import Digest
+from runner.state.digest import Digest, hex_of
 from runner.state.record import Record
-from runner.state.spec import State
+from runner.state.spec import State, StateSpec, Wheel
 from runner.store.files import is_locked, remove_tree
 from runner.store.store import Store
 from runner.workspace import Workspace
@@ -33,13 +35,15 @@ class Garbage(msgspec.Struct, frozen=True):
 def find_garbage(workspace: Workspace) -> Garbage:
     """Call it with `store.collecting()` held, or for information only."""
     store = workspace.store
-    needed = set(needed_blobs(workspace))
+    kept = list(kept_runs(workspace))
+    needed = set(needed_blobs(store, kept))
     blobs = tuple(digest for digest in store.blobs.all() if digest not in needed)
     paths = (
         *_unused_locks(store, needed),
         *_unused_images(store, needed),
         *_left_over(store),
-        *_unused_caches(store, needed),
+        *_unused_views(store, needed),
+        *_unused_environments(store, {_made_of(spec.state) for spec, _ in kept}),
     )
     size = sum(_size(store.blobs.path(digest)) for digest in blobs) + sum(_size(path) for path in paths)
     return Garbage(blobs, paths, size)
@@ -52,18 +56,21 @@ def remove(store: Store, garbage: Garbage) -> None:
         store.blobs.discard(digest)
 
 
-def needed_blobs(workspace: Workspace) -> Iterator[Digest]:
-    """Every blob that some run needs to be replayed or looked at.
+def kept_runs(workspace: Workspace) -> Iterator[tuple[StateSpec, Record | None]]:
+    """Every run, finished or not.
 
     A spec or record that cannot be read ends the collection: what it needs is not known. Raises
     `ReplayError` naming it.
     """
-    store = workspace.store
     for run_id in workspace.run_ids():
         run = workspace.run(run_id)
-        if not run.has_spec():
-            continue
-        spec, record = run.spec_and_record()
+        if run.has_spec():
+            yield run.spec_and_record()
+
+
+def needed_blobs(store: Store, kept: Iterable[tuple[StateSpec, Record | None]]) -> Iterator[Digest]:
+    """Every blob that some run needs to be replayed or looked at."""
+    for spec, record in kept:
         yield from _of_state(store, spec.state)
         if record:
             yield from _of_record(record)
@@ -76,9 +83,7 @@ def _of_state(store: Store, state: State) -> Iterator[Digest]:
     if state.params and state.params.sha256:
         yield Digest(state.params.sha256)
     yield from (Digest(wheel.sha256) for wheel in state.dependencies.locked or ())
-    archive = image.archive_of(store, state.image)
-    if archive:
-        yield from (Digest(blob) for blob in (archive.config, *archive.layers))
+    yield from image.archived_blobs(store, state.image)
     for digest in (*state.data.values(), *state.model.values()):
         yield Digest(digest)
         if store.blobs.has(Digest(digest)):
@@ -115,17 +120,39 @@ def _unused_images(store: Store, needed: set[Digest]) -> Iterator[Path]:
 def _left_over(store: Store) -> Iterator[Path]:
     """Workspaces and temporary files of commands that were killed."""
     yield from sorted(store.tmp.iterdir())
+    yield from _entries(store.cache / "tmp")
     for folder in sorted(store.scratch.iterdir()):
         if not is_locked(store.runs / folder.name / "lock"):
             yield folder
 
 
-def _unused_caches(store: Store, needed: set[Digest]) -> Iterator[Path]:
-    """Views of versions that nobody needs. Trees and environments are kept by `environments_to_drop`."""
-    hexes = {digest.removeprefix("sha256:") for digest in needed}
-    views = store.cache / "views"
-    if views.is_dir():
-        yield from (folder for folder in sorted(views.iterdir()) if folder.name not in hexes)
+def _unused_views(store: Store, needed: set[Digest]) -> Iterator[Path]:
+    hexes = {hex_of(digest) for digest in needed}
+    yield from (folder for folder in _entries(store.cache / "views") if folder.name not in hexes)
+
+
+_MadeOf = tuple[frozenset[Wheel], str | None, bool]
+
+
+def _made_of(state: State) -> _MadeOf:
+    locked = state.dependencies
+    return frozenset(locked.locked or ()), locked.python, locked.system_packages
+
+
+def _unused_environments(store: Store, wanted: set[_MadeOf]) -> Iterator[Path]:
+    """Environments of which no kept state would be made, then the trees that no other environment links."""
+    trees: set[Path] = set()
+    for folder in _entries(store.cache / "environments"):
+        recipe = read_recipe(folder)
+        if recipe and (frozenset(recipe.wheels), recipe.interpreter.version, recipe.system_packages) in wanted:
+            trees |= {tree_folder(store.cache, wheel, recipe.interpreter) for wheel in recipe.wheels}
+        else:
+            yield folder
+    yield from (folder for folder in _entries(store.cache / "trees") if folder not in trees)
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def _size(path: Path) -> int:

@@ -7,21 +7,23 @@ are hashed once and kept.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from runner.errors import UsageError
 from runner.layers import params as params_layer
-from runner.logs import STDERR, STDOUT, Echo, LogWriter
+from runner.logs import STDERR, STDOUT, Echo, LogWriter, Masker
 from runner.outputs import Gathered, gather
 from runner.state.paths import STDOUT as STDOUT_NAME
+from runner.state.paths import covers
 from runner.state.record import Outcome, Output, OutputProblem
 from runner.state.spec import Image, State
-from runner.store.files import remove_tree
+from runner.store.files import entries_below, remove_tree
 from runner.store.runs import Run
 from runner.store.store import Store
 from runner.tools.containers import (
@@ -95,7 +97,7 @@ def execute(
     """Run the job to its end. Raises `OutsideError` when the engine fails; a job that fails is an outcome."""
     owner = job_owner()
     lay_out(run.scratch, prepared, owner)
-    before = frozenset(_files_below(prepared.workspace))
+    before = frozenset(path for path, _ in _files_below(prepared.workspace))
     request = container_request(store, run, state, prepared, secrets, owner)
     log = LogWriter(run.folder, secrets.values(), echo)
     try:
@@ -120,10 +122,14 @@ def collect(
 ) -> Executed:
     """Take the declared outputs, paths and perhaps `stdout`, into the store."""
     paths = [path for path in declared if path != STDOUT_NAME]
-    gathered = gather(store, prepared.workspace, paths, secrets)
+    gathered = gather(store, prepared.workspace, paths, secrets, _mounted(prepared))
     if STDOUT_NAME in declared:
         gathered = gathered.joined(_stdout(store, run, finished.stdout_masked))
-    undeclared = sorted(_undeclared(prepared.workspace, finished.before, declared))
+    masker = Masker(secrets)
+    undeclared = sorted(
+        (masker.feed(os.fsencode(path)) + masker.flush()).decode(errors="replace")
+        for path in _undeclared(prepared.workspace, finished.before, declared)
+    )
     return Executed(finished.outcome, gathered.outputs, gathered.problems, tuple(undeclared[:100]))
 
 
@@ -145,7 +151,7 @@ def lay_out(scratch: Path, prepared: Prepared, owner: tuple[int, int]) -> None:
     (scratch / "group").write_text(f"root:x:0:\n{USER}:x:{owner[1]}:\nnogroup:x:65534:\n")
     for mount in prepared.mounts:
         if mount.target.startswith(WORKSPACE + "/"):
-            _mount_point(prepared.workspace / mount.target.removeprefix(WORKSPACE + "/"), mount.source)
+            _mount_point(prepared.workspace, mount.target.removeprefix(WORKSPACE + "/"), mount.source)
     if owner[0] != os.getuid():
         for folder in (prepared.workspace, scratch / "home", scratch / "tmp"):
             _give(folder, owner)
@@ -238,7 +244,16 @@ def _stdout(store: Store, run: Run, masked: bool) -> Gathered:
     return Gathered((Output(path=STDOUT_NAME, sha256=digest, size=size),), ())
 
 
-def _mount_point(place: Path, source: Path) -> None:
+def _mounted(prepared: Prepared) -> list[str]:
+    """Paths in the workspace at which the job saw data or a model."""
+    below = WORKSPACE + "/"
+    return [mount.target.removeprefix(below) for mount in prepared.mounts if mount.target.startswith(below)]
+
+
+def _mount_point(workspace: Path, path: str, source: Path) -> None:
+    place = workspace / path
+    if not place.resolve().is_relative_to(workspace.resolve()):
+        raise UsageError(f"{path} cannot be mounted", "a link in the code leads out of the workspace there")
     if source.is_dir():
         place.mkdir(parents=True, exist_ok=True)
     else:
@@ -248,30 +263,27 @@ def _mount_point(place: Path, source: Path) -> None:
 
 def _give(folder: Path, owner: tuple[int, int]) -> None:
     os.chown(folder, *owner)
-    for here, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            os.chown(os.path.join(here, name), *owner, follow_symlinks=False)
+    for entry in entries_below(folder):
+        os.chown(entry.path, *owner, follow_symlinks=False)
 
 
-def _files_below(folder: Path) -> Iterator[str]:
-    for here, _, files in os.walk(folder):
-        for name in files:
-            yield os.path.relpath(os.path.join(here, name), folder)
+def _files_below(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    for entry in entries_below(folder):
+        if not entry.is_dir(follow_symlinks=False):
+            yield os.path.relpath(entry.path, folder), entry
 
 
 def _undeclared(workspace: Path, before: frozenset[str], declared: Sequence[str]) -> Iterator[str]:
-    for path in _files_below(workspace):
-        if path not in before and not any(path == name or path.startswith(name + "/") for name in declared):
-            yield path.encode(errors="surrogateescape").decode(errors="replace")
+    for path, _ in _files_below(workspace):
+        if path not in before and not any(covers(name, path) for name in declared):
+            yield path
 
 
 def _usage(folder: Path) -> int:
-    total = 0
-    for here, _, files in os.walk(folder):
-        for name in files:
-            try:
-                status = os.lstat(os.path.join(here, name))
-            except OSError:
-                continue
-            total += status.st_blocks * 512 if stat.S_ISREG(status.st_mode) else 0
-    return total
+    """Bytes on disk; a file with several names counts once."""
+    seen: dict[int, int] = {}
+    for _, entry in _files_below(folder):
+        with contextlib.suppress(OSError):
+            status = entry.stat(follow_symlinks=False)
+            seen[status.st_ino] = status.st_blocks * 512
+    return sum(seen.values())

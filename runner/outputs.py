@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
 import stat
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from pathlib import Path
 import msgspec
 
 from runner.layers.access import telling
+from runner.logs import MASK
+from runner.state.paths import covers
 from runner.state.record import Output, OutputProblem
 from runner.store.store import Store
 
@@ -35,49 +38,87 @@ class _Found(msgspec.Struct, frozen=True):
     file: Path
 
 
-def gather(store: Store, workspace: Path, declared: Sequence[str], secrets: Collection[bytes]) -> Gathered:
-    """Take every declared output, file or folder, into the store. What cannot be taken is named with why."""
-    root = workspace.resolve()
+def gather(
+    store: Store, workspace: Path, declared: Sequence[str], secrets: Collection[bytes], mounted: Collection[str] = ()
+) -> Gathered:
+    """Take every declared output, file or folder, into the store. What cannot be taken is named with why.
+
+    `mounted` are paths at which the job saw other things than the workspace holds.
+    """
+    root, values = workspace.resolve(), telling(secrets)
     found: dict[str, _Found] = {}
     problems: dict[str, OutputProblem] = {}
     for path in sorted(declared):
-        for item in _below(root, path):
+        for item in _below(root, path, values, mounted):
             if isinstance(item, OutputProblem):
                 problems.setdefault(item.path, item)
             else:
                 found.setdefault(item.path, item)
     outputs = []
+    taken: dict[Path, Output | OutputProblem] = {}
     for item in found.values():
-        taken = _take(store, item, secrets)
-        if isinstance(taken, OutputProblem):
-            problems[taken.path] = taken
+        first = taken.setdefault(item.file, taken.get(item.file) or _take(store, item, values))
+        one = msgspec.structs.replace(first, path=item.path)
+        if isinstance(one, OutputProblem):
+            problems[one.path] = one
         else:
-            outputs.append(taken)
+            outputs.append(one)
     return Gathered(
         tuple(sorted(outputs, key=lambda output: output.path)),
         tuple(problems[path] for path in sorted(problems)),
     )
 
 
-def _below(root: Path, path: str) -> Iterator[_Found | OutputProblem]:
-    """The files that an output path stands for: itself, or all below a folder."""
-    resolved = _resolve(root, path)
-    if isinstance(resolved, OutputProblem):
-        yield resolved
-        return
+def _below(
+    root: Path, path: str, values: Sequence[bytes], mounted: Collection[str]
+) -> Iterator[_Found | OutputProblem]:
+    """The files that an output path stands for: itself, or all below a folder, however deep."""
+    waiting: list[tuple[str, frozenset[Path]]] = [(path, frozenset())]
+    linked = 0
+    while waiting:
+        path, above = waiting.pop()
+        if (masked := _without(path, values)) != path:
+            yield OutputProblem(_shown(masked), "secret", "its name holds the value of a secret")
+            continue
+        at = _at(root, path, mounted)
+        if not isinstance(at, Path):
+            yield at
+            continue
+        linked += at != root / path
+        if at in above:
+            yield OutputProblem(_shown(path), "outside", "links in a circle")
+        elif linked > _MOST_LINKED:
+            yield OutputProblem(_shown(path), "outside", f"more than {_MOST_LINKED} folders through links")
+        else:
+            names = sorted(os.listdir(at), reverse=True)
+            waiting += [(f"{path}/{name}", above | {at}) for name in names]
+
+
+def _at(root: Path, path: str, mounted: Collection[str]) -> Path | _Found | OutputProblem:
+    """What `path` leads to: a folder, a file to take, or a problem."""
     try:
-        mode = resolved.lstat().st_mode
-    except FileNotFoundError:
-        yield OutputProblem(path, "missing", "the job did not write it")
-        return
+        place = _resolve(root, path)
+        if isinstance(place, OutputProblem):
+            return place
+        mode = place.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return OutputProblem(_shown(path), "missing", "the job did not write it")
+    except OSError as error:
+        return OutputProblem(_shown(path), "unreadable", error.strerror or str(error))
+    if any(covers(mount, place.relative_to(root).as_posix()) for mount in mounted):
+        return OutputProblem(_shown(path), "outside", "it is an input, mounted for the job to read")
     if stat.S_ISDIR(mode):
-        os.chmod(resolved, 0o755)
-        for name in sorted(os.listdir(resolved)):
-            yield from _below(root, f"{path}/{name}")
-    elif stat.S_ISREG(mode):
-        yield _named(path, resolved)
-    else:
-        yield OutputProblem(_shown(path), "special", _KINDS.get(stat.S_IFMT(mode), "not a regular file"))
+        _open_up(place)
+        return place
+    if stat.S_ISREG(mode):
+        return _named(path, place)
+    return OutputProblem(_shown(path), "special", _KINDS.get(stat.S_IFMT(mode), "not a regular file"))
+
+
+def _open_up(folder: Path) -> None:
+    """Give the owner back what a job may have taken away."""
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        os.chmod(folder, stat.S_IRWXU)
 
 
 def _named(path: str, file: Path) -> _Found | OutputProblem:
@@ -86,6 +127,8 @@ def _named(path: str, file: Path) -> _Found | OutputProblem:
     return _Found(path, file)
 
 
+# A few folders that link to one another stand for more paths than can be counted.
+_MOST_LINKED = 1000
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -106,6 +149,7 @@ def _resolve(root: Path, path: str) -> Path | OutputProblem:
                 return OutputProblem(_shown(path), "outside", "a link leads out of the workspace")
             here = here.parent
             continue
+        _open_up(here)
         here = here / part
         if here.is_symlink():
             hops += 1
@@ -122,11 +166,15 @@ def _resolve(root: Path, path: str) -> Path | OutputProblem:
     return here
 
 
-def _take(store: Store, item: _Found, secrets: Collection[bytes]) -> Output | OutputProblem:
+def _take(store: Store, item: _Found, values: Sequence[bytes]) -> Output | OutputProblem:
     try:
         status = item.file.lstat()
-        os.chmod(item.file, 0o600)
-        if _holds_secret(item.file, secrets):
+        if status.st_size > shutil.disk_usage(store.folder).total:
+            return OutputProblem(
+                item.path, "unreadable", f"{status.st_size} bytes, mostly holes: more than the disk has"
+            )
+        os.chmod(item.file, stat.S_IMODE(status.st_mode) | 0o600)
+        if _holds_secret(item.file, values):
             return OutputProblem(item.path, "secret", "it holds the value of a secret and was not kept")
         shared = status.st_nlink > 1 or os.stat(store.tmp).st_dev != status.st_dev
         digest, size = store.blobs.put_file(item.file) if shared else store.blobs.adopt(item.file)
@@ -135,12 +183,18 @@ def _take(store: Store, item: _Found, secrets: Collection[bytes]) -> Output | Ou
     return Output(path=item.path, sha256=digest, size=size, executable=bool(status.st_mode & 0o100))
 
 
-def _holds_secret(file: Path, secrets: Collection[bytes]) -> bool:
-    values = telling(secrets)
+def _holds_secret(file: Path, values: Sequence[bytes]) -> bool:
     if not values or file.stat().st_size == 0:
         return False
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return any(content.find(value) >= 0 for value in values)
+
+
+def _without(name: str, values: Sequence[bytes]) -> str:
+    found = os.fsencode(name)
+    for value in values:
+        found = found.replace(value, MASK)
+    return os.fsdecode(found)
 
 
 def _shown(text: str) -> str:

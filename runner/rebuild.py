@@ -138,7 +138,7 @@ def _data_step(layer: str, path: str, place: DataPlace) -> Step:
         DataPlace.VIEW: "mount the view",
         DataPlace.STORE: "make a view from the store and mount it",
         DataPlace.DVC: "fetch through DVC; the store does not hold it",
-        DataPlace.GONE: "the store does not hold it, and no DVC repository is here to ask",
+        DataPlace.GONE: "the store does not hold it, and there is no DVC repository to ask",
     }
     return Step(layer, f"{path}: {words[place]}", possible=place is not DataPlace.GONE)
 
@@ -231,7 +231,7 @@ def _restore_views(store: Store, root: Path, made: Plan, say: Say) -> dict[str, 
     for versions, places in ((state.data, at_hand.data), (state.model, at_hand.model)):
         for path, digest in versions.items():
             if places[path] in (DataPlace.DVC, DataPlace.GONE):
-                say(f"data: fetching {path} through DVC")
+                say(f"data: {path} is not in the store; asking DVC")
                 data.fetch_again(store, root, path, Digest(digest), seen[path].dvc if path in seen else None)
             views[path] = data.restore(store, Digest(digest))
     return views

@@ -31,6 +31,7 @@ from runner.run import (
     refuse_damaged,
     refuse_if_interrupted,
     run_rebuilt,
+    starting,
     sweep,
 )
 from runner.state.digest import Digest
@@ -108,7 +109,7 @@ def replay_once(session: Session, original: Original) -> Replayed:
         spec = _spec_of_replay(session, original.spec)
         run = session.workspace.run(spec.run.id)
         run.begin()
-        with ending(run):
+        with starting(run):
             spec_bytes = run.write_spec(spec)
             rebuilt = rebuild_for(session, make_plan(session, spec), run)
             refuse_if_interrupted(session)

@@ -59,7 +59,7 @@ def record_run(session: Session, name: str, job: Job, *, relock: bool = False) -
         refuse_if_interrupted(session)
         run = session.workspace.run(captured.spec.run.id)
         run.begin()
-        with ending(run):
+        with starting(run):
             spec_bytes = run.write_spec(captured.spec)
             session.say(f"run {run.id}  state {captured.spec.digest[:19]}")
             made = make_plan(session, captured.spec)
@@ -149,16 +149,23 @@ def record_of(
 
 
 @contextlib.contextmanager
-def ending(run: Run) -> Iterator[None]:
-    """Whatever happens inside, the run's scratch is gone and its lock free when an error leaves; without
-    an error both stay for the next step until a record is written."""
+def starting(run: Run) -> Iterator[None]:
+    """Until the job starts: a run that an error keeps from starting never was, and leaves nothing."""
     try:
         yield
     except BaseException:
         clean_up(run)
+        run.forget()
         run.end()
         raise
-    if (run.folder / "record.json").is_file():
+
+
+@contextlib.contextmanager
+def ending(run: Run) -> Iterator[None]:
+    """Whatever happens inside, the run's scratch is gone and its lock free afterwards."""
+    try:
+        yield
+    finally:
         clean_up(run)
         run.end()
 

@@ -55,7 +55,7 @@ class Workspace(msgspec.Struct, frozen=True):
         path = Path(part)
         if part.endswith((".yaml", ".yml")) and path.is_file():
             spec, _ = read_spec(path)
-            return Run(self.store, spec.run.id, path.absolute().parent)
+            return Run(self.store, spec.run.id, path.absolute().parent, path.absolute())
         return self.run(resolve_run_id(part, self.run_ids()))
 
     def run_ids(self) -> list[str]:

@@ -76,7 +76,9 @@ def test_masking(values: list[bytes], pieces: list[bytes], seen: bytes) -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from([STDOUT, STDERR]), st.binary(max_size=30)), max_size=20))
-def test_a_log_is_told_again_as_it_came(tmp_path_factory: pytest.TempPathFactory, pieces: list[tuple[int, bytes]]) -> None:
+def test_a_log_is_told_again_as_it_came(
+    tmp_path_factory: pytest.TempPathFactory, pieces: list[tuple[int, bytes]]
+) -> None:
     folder = tmp_path_factory.mktemp("log")
     echoed: list[tuple[int, bytes]] = []
     writer = LogWriter(folder, [], lambda stream, data: echoed.append((stream, data)))

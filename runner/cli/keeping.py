@@ -8,6 +8,7 @@ import typer
 
 from runner import collect, doctor, scaffold
 from runner.cli.output import print_json, table
+from runner.environment import locks
 from runner.errors import Exit, UsageError
 from runner.store.files import write_atomic
 from runner.store.runs import RunStatus
@@ -31,7 +32,7 @@ def rm(parts: list[str], store: Path | None, as_json: bool) -> int:
 
 def gc(dry_run: bool, store: Path | None, as_json: bool) -> int:
     workspace = open_workspace(Path.cwd(), store)
-    with workspace.store.collecting():
+    with workspace.store.collecting(), locks.collecting(workspace.store.cache):
         garbage = collect.find_garbage(workspace)
         if not dry_run:
             collect.remove(workspace.store, garbage)

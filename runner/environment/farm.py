@@ -14,6 +14,8 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import msgspec
+
 from runner.environment import seal
 from runner.environment.byte_code import Compile
 from runner.environment.files import Generated, write_file
@@ -23,8 +25,11 @@ from runner.environment.project import Project, project_files
 from runner.environment.seal import ROOT, Stamps
 from runner.environment.tree import FORMAT, FindWheel, Tree, open_trees
 from runner.errors import OutsideError, UsageError
-from runner.state.digest import Digest, digest_value, hex_of
+from runner.state.digest import Digest, canonical, digest_value, hex_of
 from runner.state.spec import Value, Wheel
+
+RECIPE = "recipe"
+"""Beside an environment's files: what it was made of, so that `gc` can tell whether anybody needs it."""
 
 _CANNOT_LINK = {errno.EMLINK, errno.EXDEV, errno.EPERM, errno.ENOTSUP}
 _CHUNK = 1 << 20
@@ -52,6 +57,14 @@ class Recipe(Value, frozen=True):
     project: Project | None
     prefix: str = PREFIX
     format: int = FORMAT
+
+
+def read_recipe(folder: Path) -> Recipe | None:
+    """What the environment in the sealed folder was made of; None when that cannot be read."""
+    try:
+        return msgspec.json.decode((folder / RECIPE).read_bytes(), type=Recipe)
+    except (OSError, msgspec.MsgspecError):
+        return None
 
 
 def build_environment(
@@ -112,6 +125,7 @@ def _assemble(new: Path, recipe: Recipe, trees: Sequence[Tree]) -> Digest:
     parts = {owner: [file.entry for file in files] for owner, files in generated.items()}
     plan = merge({**parts, **{tree.wheel.name: tree.entries for tree in trees}})
     new.mkdir()
+    (new / RECIPE).write_bytes(canonical(recipe))
     _make_folders(new / ROOT, plan)
     for file in chain.from_iterable(generated.values()):
         file.write(new / ROOT)

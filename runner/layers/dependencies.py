@@ -104,6 +104,12 @@ def read_requirements(root: Path, declared: str) -> Requirements:
     return _from_pyproject(root / path, path, [e.strip() for e in extras.removesuffix("]").split(",") if e.strip()])
 
 
+def owned_files(root: Path, declared: str) -> set[str]:
+    """The requirement files, for which the lock stands. A `pyproject.toml` is code as well."""
+    path = inside(declared.partition("[")[0], "dependencies")
+    return set() if Path(path).name == PYPROJECT else requirements.files(root, path)
+
+
 def _from_pyproject(file: Path, path: str, extras: Sequence[str]) -> Requirements:
     try:
         project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {})

@@ -7,6 +7,7 @@ The engine's own id, tags and manifest digests only help to find it; content dec
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -155,6 +156,13 @@ def archive_of(store: Store, identity: Image) -> Archive | None:
         return None
     blobs = (archive.config, *archive.layers)
     return archive if all(store.blobs.has(Digest(blob)) for blob in blobs) else None
+
+
+def archived_blobs(store: Store, identity: Image) -> Iterator[Digest]:
+    """Every blob that the image's archive is made of, also where others of them were lost."""
+    yield from (Digest(layer) for layer in identity.diff_ids)
+    with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+        yield Digest(msgspec.json.decode(_archive_path(store, identity).read_bytes(), type=Archive).config)
 
 
 def _archive_path(store: Store, identity: Image) -> Path:

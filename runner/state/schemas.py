@@ -1,4 +1,4 @@
-"""The published JSON Schemas of the files that people and other tools read: `python -m runner.state.schemas DIR`."""
+"""The published JSON Schemas of the files that people and other tools read: `python -m runner.state.schemas [DIR]`."""
 
 from __future__ import annotations
 
@@ -67,4 +67,4 @@ def _without_null(schema: Schema) -> Schema:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]))
+    write(Path(sys.argv[1] if len(sys.argv) > 1 else "state_specs"))

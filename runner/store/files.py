@@ -6,9 +6,8 @@ import errno
 import fcntl
 import os
 import secrets
-import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,20 +43,53 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
         raise disk_error(error, f"write {path}") from error
 
 
+def entries_below(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Everything below a folder, links not followed; what cannot be listed is passed over. It may be nested
+    deeper than recursion goes."""
+    waiting = [str(folder)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as listed:
+                entries = list(listed)
+        except OSError:
+            continue
+        waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        yield from entries
+
+
 def remove_tree(path: Path) -> None:
-    """Remove a folder that a job may have filled with unreadable folders. What is absent is no error."""
+    """Remove a folder that a job may have filled with unreadable folders, nested without end. What is absent
+    is no error. It is renamed first, so of two that remove it only one does."""
+    claimed = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.gone")
+    try:
+        path.rename(claimed)
+    except FileNotFoundError:
+        return
+    if claimed.is_symlink() or not claimed.is_dir():
+        claimed.unlink()
+        return
+    waiting = [claimed]
+    while waiting:
+        folder = waiting.pop()
+        waiting += _emptied(folder, claimed)
+        if folder != claimed:
+            folder.rmdir()
+    claimed.rmdir()
 
-    def open_up_and_retry(function: Callable[[str], object], name: str, error: BaseException) -> None:
-        if isinstance(error, FileNotFoundError):
-            return
-        os.chmod(Path(name).parent, stat.S_IRWXU)
-        if os.path.isdir(name) and not os.path.islink(name):
-            os.chmod(name, stat.S_IRWXU)
-            shutil.rmtree(name, ignore_errors=True)
+
+def _emptied(folder: Path, top: Path) -> list[Path]:
+    """Unlink a folder's files and move its folders up to `top`, so that no path grows with the depth."""
+    moved = []
+    os.chmod(folder, stat.S_IRWXU)
+    with os.scandir(folder) as listed:
+        entries = list(listed)
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            os.chmod(entry.path, stat.S_IRWXU)
+            moved.append(Path(entry.path).rename(top / f".{secrets.token_hex(8)}"))
         else:
-            function(name)
-
-    shutil.rmtree(path, onerror=lambda function, name, info: open_up_and_retry(function, name, info[1]))
+            os.unlink(entry.path)
+    return moved
 
 
 class FileLock:

@@ -39,13 +39,15 @@ def new_run_id(job: str, now: datetime.datetime) -> str:
 
 
 class Run:
-    """One run as files. `specs` is the workspace's `state_specs` folder, or None outside a workspace."""
+    """One run as files. `specs` is the workspace's `state_specs` folder, or None outside a workspace;
+    `spec_file` a spec that the user named by its path."""
 
-    def __init__(self, store: Store, run_id: str, specs: Path | None) -> None:
+    def __init__(self, store: Store, run_id: str, specs: Path | None, spec_file: Path | None = None) -> None:
         self.id = run_id
         self.folder = store.runs / run_id
         self.scratch = store.scratch / run_id
         self._specs = specs
+        self._spec_file = spec_file
         self._lock = FileLock(self.folder / "lock")
 
     # --- writing
@@ -98,7 +100,10 @@ class Run:
     def record(self) -> Record | None:
         """The record, or None when the run was interrupted or is still going on."""
         path = self._find("record.json", f"{self.id}.record.json")
-        return load_record(path.read_bytes(), str(path)) if path else None
+        if path is None:
+            return None
+        self._refuse_other_copy("record.json", path)
+        return load_record(path.read_bytes(), str(path))
 
     def spec_and_record(self) -> tuple[StateSpec, Record | None]:
         """Both, each checked against the other. Raises `TamperedError` when they do not belong together."""
@@ -115,11 +120,22 @@ class Run:
         return spec, record
 
     def _spec_and_bytes(self) -> tuple[StateSpec, bytes, Path]:
-        path = self._find("spec.yaml", f"{self.id}.yaml")
+        path = self._spec_file or self._find("spec.yaml", f"{self.id}.yaml")
         if path is None:
             raise UsageError(f"run {self.id} has no spec", "it was cut off before one was written")
         spec, data = read_spec(path)
+        self._refuse_other_copy("spec.yaml", path)
         return spec, data, path
+
+    def _refuse_other_copy(self, in_store: str, path: Path) -> None:
+        """Nobody changes a spec or record, so the reviewed file and the store's must be the same."""
+        kept = self.folder / in_store
+        if kept.is_file() and kept.read_bytes() != path.read_bytes():
+            raise TamperedError(
+                f"{path} is not what the store keeps of {self.id}",
+                f"it differs from {kept}; one of the two was changed after the run",
+                f"restore the one that was changed: `diff {kept} {path}` shows how they differ",
+            )
 
     def _find(self, in_store: str, in_specs: str) -> Path | None:
         """The reviewed file in `state_specs/` counts first: an edit there must not pass unseen."""

@@ -278,9 +278,7 @@ class Engine:
             raise _not_started(request, refusal)
         return Ended(exit_code=exit_code, duration_s=round(duration, 3), out_of_memory=memory, stopped=stopped)
 
-    def _follow(
-        self, stream: _Attached, sink: OutputSink, interrupts: Interrupts, stopping: _Stopping
-    ) -> str | None:
+    def _follow(self, stream: _Attached, sink: OutputSink, interrupts: Interrupts, stopping: _Stopping) -> str | None:
         """Pass output on until the stream ends; what the engine said if it could not start the program."""
         refusal = None
         while True:

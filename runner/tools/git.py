@@ -12,7 +12,7 @@ from runner.errors import OutsideError
 from runner.state.spec import CodeSeen
 
 _OWN = ("state_specs/", ".replay/")
-_CREDENTIALS = re.compile(r"://[^/@]*@")
+_CREDENTIALS = re.compile(r"://[^/]*@")
 
 
 def available() -> bool:

@@ -5,6 +5,7 @@ Only what locking must know is read here; pip itself reads the rest.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -71,6 +72,18 @@ def read(root: Path, path: str) -> Requirements:
     """The requirements in a file and all that it includes. Raises `UsageError` naming file and line."""
     lines = tuple(_lines(root, root / path, []))
     return Requirements(tuple(line for line in lines if line.text != "."), any(line.text == "." for line in lines))
+
+
+def files(root: Path, path: str) -> set[str]:
+    """The file and all that it includes, those inside the workspace, relative to it."""
+    found, waiting = set[Path](), [root / path]
+    while waiting:
+        file = Path(os.path.normpath(waiting.pop()))
+        if file not in found:
+            found.add(file)
+            includes = (_INCLUDE.match(text) for _, text in _logical_lines(root, file))
+            waiting += [file.parent / include["file"] for include in includes if include]
+    return {str(file.relative_to(root)) for file in found if root in file.parents}
 
 
 def _lines(root: Path, file: Path, including: list[Path]) -> list[Line]:

@@ -20,7 +20,7 @@ from runner.capture import capture
 from runner.state.spec import StateSpec
 from runner.state.strict import dump_spec, load_spec
 from runner.tools.containers import Engine
-from runner.tools.interrupts import Interrupts
+from runner.tools.interrupts import listening
 from runner.workspace import open_workspace
 from tests.conftest import SMALL_PROGRAMS, Index, Workspace, tar_of, wheel
 from tests.conftest import _with_libraries as with_libraries
@@ -34,7 +34,7 @@ LIMITS = {"memory": "64m", "cpus": 1, "shm": "16m", "disk": "100m", "processes":
 def job(image: str, **changes: Any) -> dict[str, Any]:
     """A job that leans on every layer but the dependencies."""
     return {
-        "command": "cat run.sh params.yaml data/rows.csv model.bin > out/result; echo $COLOUR",
+        "command": "mkdir out; cat run.sh params.yaml data/rows.csv model.bin > out/result; echo $COLOUR",
         "image": image,
         "python": None,
         "params": "params.yaml",
@@ -211,7 +211,7 @@ class Capture:
         self.workspace.jobs(j=changed)
         here = open_workspace(self.workspace.root, None)
         now = datetime.datetime.now(datetime.UTC)
-        with Interrupts() as interrupts:
+        with listening() as interrupts:
             spec = capture(here, self._engine, "j", here.job("j"), interrupts, lambda _text: None, now=now).spec
         run = here.run(spec.run.id)
         run.begin()

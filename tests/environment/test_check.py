@@ -119,6 +119,15 @@ def test_a_new_link_is_no_damage_and_is_looked_at_once(
     assert after == seal.survey(environment.path)[0]
 
 
+def test_stamping_one_file_anew_does_not_forget_that_another_is_damaged(
+    environment: Environment, package: Path, tmp_path: Path
+) -> None:
+    os.utime(package / "other.py")
+    os.link(package / "__init__.py", tmp_path / "link")
+    for _ in range(2):
+        assert [name.rpartition("/")[2] for name in check_quick(environment.folder)] == ["other.py"]
+
+
 @pytest.mark.parametrize("content", [None, b"", b"nonsense"])
 def test_without_stamps_content_decides(environment: Environment, package: Path, content: bytes | None) -> None:
     stamps = environment.folder / "stamps"

@@ -44,7 +44,7 @@ sys.stdin.read()
 
 @pytest.fixture(scope="session")
 def dvc_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """No configuration but the test's, and nothing written outside its folder."""
+    """No configuration of the machine's, and nothing written outside a folder of its own."""
     folder = tmp_path_factory.mktemp("dvc-environment")
     names = ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR")
     return {name: str(folder / name) for name in names} | {"DVC_NO_ANALYTICS": "1", "DVC_DAEMON": "1"}
@@ -308,7 +308,8 @@ def test_dvc2_object_is_fetched_from_a_dvc2_remote(dvc2: Path, tmp_path: Path) -
 # --- the configuration -------------------------------------------------------------------------------
 
 
-def test_configuration_is_read_as_dvc_reads_it(ws: Path) -> None:
+def test_configuration_is_read_as_dvc_reads_it(ws: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(ws.parent / "global"))
     run_dvc(ws, "cache", "dir", "--local", "../shared cache")
     run_dvc(ws, "remote", "add", "--global", "elsewhere", "ssh://me@host/x")
     run_dvc(ws, "remote", "modify", "--local", "elsewhere", "password", """a#b,'c""")
