@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,12 +60,7 @@ def _engine_command() -> str:
 
 def _programs(_start: Path, _store: Path | None) -> Iterator[Finding]:
     yield _program("git", git.available(), "code is listed without git's ignore rules", "sudo apt-get install -y git")
-    has_dvc = (
-        subprocess.run(
-            [sys.executable, "-c", "import importlib.util as u,sys; sys.exit(u.find_spec('dvc') is None)"], check=False
-        ).returncode
-        == 0
-    )
+    has_dvc = importlib.util.find_spec("dvc") is not None
     yield _program("dvc", has_dvc, "data cannot be fetched", f"{sys.executable} -m pip install dvc")
     yield _program(
         "mmdebstrap",

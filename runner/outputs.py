@@ -170,9 +170,7 @@ def _take(store: Store, item: _Found, values: Sequence[bytes]) -> Output | Outpu
     try:
         status = item.file.lstat()
         if status.st_size > shutil.disk_usage(store.folder).total:
-            return OutputProblem(
-                item.path, "unreadable", f"{status.st_size} bytes, mostly holes: more than the disk has"
-            )
+            return OutputProblem(item.path, "unreadable", f"{status.st_size} bytes: more than the disk has")
         os.chmod(item.file, stat.S_IMODE(status.st_mode) | 0o600)
         if _holds_secret(item.file, values):
             return OutputProblem(item.path, "secret", "it holds the value of a secret and was not kept")

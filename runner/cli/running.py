@@ -59,6 +59,7 @@ def run(
                 "exit_code": record.outcome.exit_code,
                 "outputs": [{"path": o.path, "sha256": o.sha256, "size": o.size} for o in record.outputs],
                 "problems": record.problems,
+                "undeclared": record.undeclared,
                 "ending": record.outcome.ending,
                 "duration_s": record.outcome.duration_s,
             }
@@ -132,7 +133,15 @@ def _recorded(run_id: str, record: Record) -> str:
     text += table([("  " + safe(path), f"{size} bytes", digest) for path, size, digest in lines])
     for problem in record.problems:
         text += f"  {safe(problem.path)}: {problem.problem}: {problem.detail}\n"
+    text += _also_wrote(record)
     return text + f"again:  replay {run_id}\n"
+
+
+def _also_wrote(record: Record) -> str:
+    if not record.undeclared:
+        return ""
+    more = f" and {len(record.undeclared) - 5} more" if len(record.undeclared) > 5 else ""
+    return f"  also wrote (not declared, not kept): {safe(', '.join(record.undeclared[:5]))}{more}\n"
 
 
 def _ended(outcome: Outcome) -> str:

@@ -199,9 +199,9 @@ class _CheckedWheel(WheelFile):
             record = self._records[member.filename]
             executable = bool(member.external_attr >> 16 & 0o111)
             with self._archive.open(member) as stream:
-                hashed = _Hashed(stream, record.hash_.name if record.hash_ else "")
+                hashed = _Hashed(stream, record)
                 yield (member.filename, "", ""), cast(BinaryIO, hashed), executable
-            if (hashed.hash, hashed.size) != (str(record.hash_), record.size):
+            if not hashed.is_as_recorded():
                 raise _Altered(f"{member.filename} is not what its RECORD says")
 
     def _is_left_out(self, path: str) -> bool:
@@ -223,22 +223,25 @@ class _CheckedWheel(WheelFile):
 
 
 class _Hashed:
-    """A stream that knows, at its end, what RECORD should say of it."""
+    """A stream that knows, once it was read, whether it is what RECORD says."""
 
-    def __init__(self, stream: IO[bytes], algorithm: str) -> None:
+    def __init__(self, stream: IO[bytes], record: RecordEntry) -> None:
+        assert record.hash_ and record.size is not None
         self._stream = stream
-        self._hasher = hashlib.new(algorithm)
-        self.size = 0
+        self._hasher = hashlib.new(record.hash_.name)
+        self._recorded = (record.hash_.value.rstrip("="), record.size)
+        self._size = 0
 
     def read(self, size: int = -1) -> bytes:
         chunk = self._stream.read(size)
         self._hasher.update(chunk)
-        self.size += len(chunk)
+        self._size += len(chunk)
         return chunk
 
-    @property
-    def hash(self) -> str:
-        return f"{self._hasher.name}={record_value(self._hasher.digest())}"
+    def is_as_recorded(self) -> bool:
+        """Some publishers (gmsh) spell the hash in hex, where the format wants Base64."""
+        spellings = (record_value(self._hasher.digest()), self._hasher.hexdigest())
+        return any(self._recorded == (spelling, self._size) for spelling in spellings)
 
 
 # --- where it goes -------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ _CHUNK = 1 << 20
 
 
 def is_digest(text: str) -> bool:
-    return _IS_DIGEST.match(text) is not None
+    return _IS_DIGEST.fullmatch(text) is not None
 
 
 def digest_of_hex(hex_digits: str) -> Digest:

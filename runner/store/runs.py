@@ -16,8 +16,8 @@ from pathlib import Path
 from runner.errors import TamperedError, UsageError
 from runner.state.digest import digest_bytes
 from runner.state.record import Record
-from runner.state.spec import StateSpec, state_digest
-from runner.state.strict import dump_record, dump_spec, load_record, load_spec
+from runner.state.spec import StateSpec
+from runner.state.strict import check_digest, dump_record, dump_spec, load_record, load_spec
 from runner.store.files import FileLock, is_locked, remove_tree, write_atomic
 from runner.store.store import Store
 
@@ -149,13 +149,7 @@ def read_spec(path: Path) -> tuple[StateSpec, bytes]:
     """A spec and its bytes, the stated digest checked. Raises `TamperedError` when it does not fit."""
     data = path.read_bytes()
     spec = load_spec(data, str(path))
-    found = state_digest(spec.state)
-    if found != spec.digest:
-        raise TamperedError(
-            f"{path} was changed after it was written",
-            f"its state has the digest {found}, it states {spec.digest}",
-            "restore the file from git or from another copy",
-        )
+    check_digest(spec, str(path))
     return spec, data
 
 

@@ -51,7 +51,22 @@ _NETWORK_TROUBLE = re.compile(
     r"do not match the hashes|http error [45]|[45]\d\d (server|client) error",
     re.IGNORECASE,
 )
-_TELLING = re.compile(r"ERROR|error|[\w.]+(Error|NotFound|Impossible)\b|There (are|is) |WARNING: (Could not fetch|Retrying)")
+_TELLING = re.compile(r"ERROR|error|[\w.]+(Error|NotFound|Impossible)\b|There (are|is) ")
+_ASK_INDEXES = """
+import os, ssl, sys, urllib.request
+from pip._internal.models.index import PyPI
+context = ssl.create_default_context(cafile=os.environ.get("PIP_CERT") or None)
+urls = os.environ.get("PIP_INDEX_URL", PyPI.simple_url).split() + os.environ.get("PIP_EXTRA_INDEX_URL", "").split()
+for url in urls:
+    if not url.startswith("http"):
+        continue
+    try:
+        wait = float(os.environ.get("PIP_TIMEOUT") or 15)
+        urllib.request.urlopen(url.rstrip("/") + "/pip/", timeout=wait, context=context)
+    except OSError as error:
+        if getattr(error, "code", None) not in (401, 403, 404):
+            sys.exit("ERROR: connection to an index failed: " + str(error))
+"""
 _TIME_LIMIT_S = 1800.0
 _LOCKER, _IN, _OUT, _CACHE = "/replay/locker", "/replay/in", "/replay/out", "/replay/cache"
 
@@ -149,14 +164,11 @@ def compile_lock(container: PipContainer, place: Workplace, text: str) -> str:
 
 
 def _refuse_if_unreachable(container: PipContainer, place: Workplace) -> None:
-    """pip-tools hides why an index gave nothing; pip itself says it. Raises `OutsideError` for index trouble."""
-    arguments = ["-m", "pip", "download", "--no-deps", "--dest", "/tmp/asked", "-r", f"{_IN}/requirements.in"]
-    try:
-        _run(container, place, arguments, "lock the dependencies")
-    except OutsideError:
-        raise
-    except ReplayError:
-        return
+    """pip and pip-tools do not say why an index gave nothing, so it is asked once more, plainly.
+
+    Raises `OutsideError` when an index does not answer, or with an error of its own.
+    """
+    _run(container, place, ["-c", _ASK_INDEXES], "reach the package index")
 
 
 def make_wheels(container: PipContainer, place: Workplace, lock: str) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import stat
 import struct
 import zipfile
@@ -175,6 +176,14 @@ def _unhash(lines: dict[str, str]) -> None:
 def test_content_that_record_does_not_vouch_for(shelf: Any, unpacked: Unpacked, spoil: Any, said: str) -> None:
     wheel = shelf.make("pkg", {"pkg/a.py": "a = 1\n", "pkg/b.py": "b = 1\n"}, record=spoil)
     assert said in refusal(unpacked, wheel, TamperedError)
+
+
+def test_record_may_spell_hashes_in_hex(shelf: Any, unpacked: Unpacked, site: str) -> None:
+    def spell(lines: dict[str, str]) -> None:
+        lines["pkg/a.py"] = f"pkg/a.py,sha256={hashlib.sha256(b'a = 1').hexdigest()},5"
+
+    entries, _ = unpacked(shelf.make("pkg", {"pkg/a.py": "a = 1"}, record=spell))
+    assert f"{site}/pkg/a.py" in entries
 
 
 def test_a_weak_hash_in_record(shelf: Any, unpacked: Unpacked) -> None:
