@@ -134,13 +134,17 @@ SMALL_PROGRAMS = [
 @pytest.fixture(scope="session")
 def shell_image(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A few megabytes: a shell and a handful of programs, no Python."""
-    tag = "replay-tests/shell:1"
+    files, links = small_files()
+    with only_one("shell"):
+        return import_image(engine, files, "replay-tests/shell:1", tmp_path_factory.mktemp("shell"), **links)
+
+
+def small_files() -> tuple[dict[str, tuple[bytes, int]], dict[str, str]]:
+    """Files and links of an image with a shell and a handful of programs."""
     files = _with_libraries(SMALL_PROGRAMS)
     programs = {f"bin/{Path(path).name}": "/" + path for path in files if "/bin/" in f"/{path}"}
     programs["bin/sh"] = "/" + next(path for path in files if path.endswith("/dash"))
-    tags = {name: target for name, target in programs.items() if name not in files}
-    with only_one("shell"):
-        return import_image(engine, files, tag, tmp_path_factory.mktemp("shell"), **tags)
+    return files, {name: target for name, target in programs.items() if name not in files}
 
 
 @pytest.fixture(scope="session")

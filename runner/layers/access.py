@@ -78,7 +78,7 @@ def _read(name: str, reference: str, root: Path, caller: Mapping[str, str]) -> b
     elif kind == "file" and where:
         value = _read_file(name, root / Path(where).expanduser())
     else:
-        raise UsageError(f"secret {name}: {reference!r} is no reference", next="write `env:NAME` or `file:PATH`")
+        raise UsageError(f"secret {name} is no reference to a value", next="write `env:NAME` or `file:PATH`")
     if not value or b"\0" in value:
         raise UsageError(f"secret {name} is empty or holds a NUL byte", f"read from {reference}")
     return value

@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import re
 import select
 import socket
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 LABEL_STORE = "replay.store"
 LABEL_RUN = "replay.run"
 STOP_GRACE_S = 10
+STALLED_S = 120
 _TICK_S = 0.5
 _DEFAULT_PROCESSES = 4096
 # What the engine's init process, tini, says when it cannot start the program, and its exit codes then.
@@ -147,7 +150,8 @@ class Engine:
 
         repository, tag = parse_repository_tag(reference)
         with self._errors(f"pull {reference}"):
-            for line in self._client.pull(repository, tag or "latest", stream=True, decode=True, platform=platform):
+            progress = self._client.pull(repository, tag or "latest", stream=True, decode=True, platform=platform)
+            for line in _not_stalled(progress, f"pull {reference}"):
                 if "error" in line:
                     raise OutsideError(f"cannot pull {reference}", str(line["error"]))
         found = self.image(reference)
@@ -159,10 +163,13 @@ class Engine:
         """Whether the registry can serve that digest now; False when it cannot be reached."""
         from docker.errors import APIError
 
+        patience, self._client.timeout = self._client.timeout, STALLED_S
         try:
             self._client.inspect_distribution(repo_digest)
         except (APIError, OSError, *_transport_errors()):
             return False
+        finally:
+            self._client.timeout = patience
         return True
 
     def save(self, image_id: str) -> Iterator[bytes]:
@@ -522,6 +529,31 @@ def _container_config(client: APIClient, request: ContainerRequest) -> dict[str,
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": host_config,
     }
+
+
+def _not_stalled(progress: Iterable[dict[str, Any]], doing: str) -> Iterator[dict[str, Any]]:
+    """Lines of progress as they come. The engine itself waits for ever for a registry that falls silent."""
+    lines: queue.SimpleQueue[dict[str, Any] | Exception | None] = queue.SimpleQueue()
+
+    def read() -> None:
+        try:
+            for line in progress:
+                lines.put(line)
+            lines.put(None)
+        except Exception as error:  # noqa: BLE001
+            lines.put(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        try:
+            line = lines.get(timeout=STALLED_S)
+        except queue.Empty:
+            raise OutsideError(f"cannot {doing}", f"nothing came for {STALLED_S} s") from None
+        if isinstance(line, Exception):
+            raise line
+        if line is None:
+            return
+        yield line
 
 
 def _deadline(started: float, request: ContainerRequest) -> float | None:

@@ -121,6 +121,8 @@ def test_determinism_is_set_and_can_be_switched_off(job: Any, workspace: Workspa
 
 def test_an_open_network_works_and_the_verdict_says_so(job: Any, workspace: Workspace) -> None:
     done = job("ls /sys/class/net; cat /etc/hosts", "--json", network="open", outputs={"r": None})
+    if done.code == 7 and "bridge" in done.json["error"]["why"]:
+        pytest.skip(f"the engine's own bridge does not work: {done.json['error']['why']}")
     assert "eth0" in stdout(workspace, done)
     assert done.code == 4, "its declared output is missing"
     done = job("echo 1 > r", "--json", network="open", outputs={"r": None})
@@ -213,11 +215,12 @@ def test_a_program_that_cannot_be_executed(job: Any, workspace: Workspace) -> No
 
 
 def test_a_job_that_takes_all_memory(job: Any, workspace: Workspace) -> None:
-    done = job("x=$(head -c 200000000 /dev/zero | env tr '\\0' x 2>/dev/null || head -c 200000000 /dev/zero); x=1",
-               limits={"memory": "24m"})  # fmt: skip
+    done = job("x=xxxxxxxx; while :; do x=$x$x; done", limits={"memory": "24m"})
     assert done.code == 4, done
     assert "out of memory" in done.out
     assert record(workspace)["outcome"]["ending"] == "out-of-memory"
+    done = job("sh -c 'x=xxxxxxxx; while :; do x=$x$x; done' || exit 9", "--json", limits={"memory": "24m"})
+    assert (done.json["ending"], done.json["exit_code"]) == ("out-of-memory", 9), "one process of several"
 
 
 def test_a_job_that_forks_without_end_is_bounded(job: Any, workspace: Workspace) -> None:
