@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
-from runner.capture import capture
 from runner.errors import InterruptedRunError, TamperedError
 from runner.execute import Executed, Finished, clean_up, collect, execute
 from runner.logs import Echo
@@ -43,6 +42,9 @@ class Session(msgspec.Struct, frozen=True):
 
 def record_run(session: Session, name: str, job: Job, *, relock: bool = False) -> tuple[StateSpec, Record]:
     """Run a job of the workspace and record it. A job that fails is recorded too."""
+    # Looking at the present needs DVC, git and pip's doors; a replay needs none of them.
+    from runner.capture import capture
+
     store = session.workspace.store
     with store.adding():
         sweep(session)

@@ -10,7 +10,7 @@ import typer
 
 from runner.cli import commands
 from runner.cli.output import print_error
-from runner.errors import Exit, ReplayError, UsageError
+from runner.errors import Exit, InterruptedRunError, ReplayError, UsageError
 
 # typer has had click inside it since 0.26 and beside it before; either way this is its error for bad usage.
 ClickError: Any = typer.BadParameter.__mro__[2]
@@ -48,6 +48,7 @@ def run(arguments: list[str]) -> int:
         print_error(UsageError(error.format_message(), next=_help_hint(error)), as_json)
         return int(Exit.USAGE)
     except (KeyboardInterrupt, typer.Abort):
+        print_error(InterruptedRunError("interrupted"), as_json)
         return int(Exit.INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()

@@ -15,7 +15,6 @@ from runner.rebuild import Plan
 from runner.replay import Original, Replayed, original_of, overall
 from runner.replay import replay as replay_runs
 from runner.run import Session, make_plan, record_run
-from runner.stages import job_of_stage
 from runner.state.job import Job
 from runner.state.record import EXIT_OF_VERDICT, Outcome, Record, ReplayResult
 from runner.tools.containers import connect
@@ -97,6 +96,8 @@ def session(workspace: Workspace, *, quiet: bool) -> Iterator[Session]:
 
 
 def _declared(workspace: Workspace, job: str | None, command: Sequence[str]) -> tuple[str, Job]:
+    from runner.stages import job_of_stage
+
     if command:
         raise UsageError("a command needs an image to run in", next="`replay run --image IMAGE -- COMMAND …`")
     if job is None:

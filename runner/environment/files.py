@@ -8,14 +8,13 @@ import os
 import posixpath
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
-
-from installer.records import Hash, RecordEntry
-from installer.scripts import Script
-from installer.utils import Scheme, construct_record_file
+from typing import TYPE_CHECKING, NamedTuple
 
 from runner.environment.layout import EPOCH, PYTHON, SYMLINK, Entry, Mode
 from runner.state.digest import digest_bytes, digest_of_hex, hex_of
+
+if TYPE_CHECKING:
+    from installer.records import RecordEntry
 
 
 def write_file(root: Path, path: str, chunks: Iterable[bytes], mode: Mode) -> Entry:
@@ -56,11 +55,16 @@ class Generated(NamedTuple):
 
 def launcher(name: str, module: str, attr: str) -> bytes:
     """The program that calls an entry point."""
+    from installer.scripts import Script
+
     return Script(name, module, attr, "console").generate(PYTHON, "posix")[1]
 
 
 def record_file(entries: Iterable[Entry], site_packages: str, own_path: str) -> bytes:
     """A RECORD that lists these files and itself, its paths relative to `site_packages`."""
+    from installer.records import RecordEntry
+    from installer.utils import Scheme, construct_record_file
+
     scheme = Scheme("purelib")
     rows = [(scheme, _record_entry(entry, site_packages)) for entry in entries]
     with construct_record_file([*rows, (scheme, RecordEntry(own_path, None, None))]) as record:
@@ -68,6 +72,8 @@ def record_file(entries: Iterable[Entry], site_packages: str, own_path: str) -> 
 
 
 def _record_entry(entry: Entry, site_packages: str) -> RecordEntry:
+    from installer.records import Hash, RecordEntry
+
     value = record_value(bytes.fromhex(hex_of(entry.digest)))
     return RecordEntry(posixpath.relpath(entry.path, site_packages), Hash("sha256", value), entry.size)
 

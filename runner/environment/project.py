@@ -7,8 +7,6 @@ import tomllib
 from collections.abc import Iterator, Mapping
 
 import msgspec
-from packaging.utils import InvalidName, canonicalize_name
-from packaging.version import InvalidVersion, Version
 
 from runner.environment.files import Generated, launcher, record_file
 from runner.environment.layout import FILE, PROGRAM, WORKSPACE, Interpreter
@@ -85,6 +83,8 @@ def _require(where: str, items: Mapping[str, str], name: re.Pattern[str], target
 
 
 def _normal_name(name: str) -> str:
+    from packaging.utils import InvalidName, canonicalize_name
+
     try:
         return canonicalize_name(name, validate=True)
     except InvalidName:
@@ -96,6 +96,8 @@ def _normal_version(table: _Table) -> str:
         return UNKNOWN_VERSION
     if table.version is None:
         raise ValueError('project.version is absent, and `dynamic = ["version"]` is not there')
+    from packaging.version import InvalidVersion, Version
+
     try:
         return str(Version(table.version))
     except InvalidVersion:

@@ -21,7 +21,6 @@ from runner.environment.seal import (
     survey,
     sync,
 )
-from runner.environment.wheel import unpack
 from runner.errors import OutsideError
 from runner.state.digest import Digest, digest_value, hex_of
 from runner.state.spec import Wheel
@@ -79,6 +78,9 @@ def _make(
     find_wheel: FindWheel,
     compile_trees: Compile,
 ) -> None:
+    # Reading wheels takes 60 ms of imports, and a replay with a known environment reads none.
+    from runner.environment.wheel import unpack
+
     def start(folder: Path, wheel: Wheel) -> tuple[Entry, ...]:
         return unpack(find_wheel(Digest(wheel.sha256)), wheel, stage / folder.name / ROOT, interpreter)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -21,13 +22,14 @@ from runner.environment import check as sealed
 from runner.environment import seal
 from runner.environment.layout import FILE, Entry
 from runner.errors import TamperedError, UnrebuildableError, UsageError
-from runner.layers.stat_cache import StatCache
 from runner.state.digest import Digest, canonical, digest_value, hex_of
 from runner.state.paths import inside
 from runner.state.spec import DataSeen, DvcPin
 from runner.store.files import write_atomic
 from runner.store.store import Store
-from runner.tools import dvc
+
+if TYPE_CHECKING:
+    from runner.tools import dvc
 
 _MARK = b'{"replay-folder":1,"files":'
 _ONLY = "file"
@@ -58,6 +60,8 @@ def observe(store: Store, root: Path, path: str) -> tuple[str, Version, DataSeen
     Raises `UsageError` when DVC does not track it or the working copy is not what was added, and
     `TamperedError` when DVC's cache holds other bytes than the pin.
     """
+    from runner.tools import dvc
+
     path = inside(path, "data")
     tracked = dvc.find_pin(root, path)
     version = _known(store, tracked) or _learn(store, root, tracked)
@@ -67,6 +71,8 @@ def observe(store: Store, root: Path, path: str) -> tuple[str, Version, DataSeen
 
 def observe_model(store: Store, root: Path, path: str) -> tuple[str, Version, DataSeen]:
     """As `observe`, but a plain file that DVC does not track will do."""
+    from runner.layers.stat_cache import StatCache
+
     path = inside(path, "model")
     file = root / path
     try:
@@ -98,6 +104,8 @@ def _version_path(store: Store, tracked: dvc.Tracked) -> Path:
 
 def _learn(store: Store, root: Path, tracked: dvc.Tracked) -> Version:
     """Hash every object of the pin and keep it; the version is remembered by DVC's own digest."""
+    from runner.tools import dvc
+
     dvc.fetch(root, {tracked.path: tracked.pin})
     cache = dvc.cache_dir(tracked.repo)
     files = [_keep(store, cache, tracked, entry) for entry in _entries(tracked)]
@@ -114,11 +122,15 @@ def _learn(store: Store, root: Path, tracked: dvc.Tracked) -> Version:
 
 
 def _entries(tracked: dvc.Tracked) -> tuple[dvc.Entry, ...]:
+    from runner.tools import dvc
+
     listing = tracked.listing or dvc.read_listing(dvc.cache_dir(tracked.repo), tracked.pin)
     return dvc.entries(tracked.path, tracked.pin, listing)
 
 
 def _keep(store: Store, cache: Path, tracked: dvc.Tracked, entry: dvc.Entry) -> DataFile:
+    from runner.tools import dvc
+
     source = dvc.object_path(cache, tracked.pin.hash, entry.md5)
     hashes = dvc.hash_file(source, tracked.pin.hash)
     if hashes.md5 != entry.md5:
@@ -133,6 +145,9 @@ def _keep(store: Store, cache: Path, tracked: dvc.Tracked, entry: dvc.Entry) -> 
 
 def _refuse_edited(store: Store, root: Path, tracked: dvc.Tracked) -> None:
     """What the user sees must be what is recorded."""
+    from runner.layers.stat_cache import StatCache
+    from runner.tools import dvc
+
     if not (root / tracked.path).exists():
         return
     known = StatCache(store.cache, root / tracked.path)
@@ -201,6 +216,8 @@ def fetch_again(store: Store, root: Path, path: str, digest: Digest, pin: DvcPin
 
 def _recorded(root: Path, path: str, pin: DvcPin, repo: Path) -> dvc.Tracked:
     """As the workspace tracks it, if at that very pin: only then are its own listing and remote the right ones."""
+    from runner.tools import dvc
+
     try:
         tracked = dvc.find_pin(root, path)
     except UsageError:

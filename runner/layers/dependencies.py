@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
-from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from runner.environment.byte_code import COMPILE_ENV, compile_command
 from runner.environment.farm import Environment, build_environment
@@ -29,11 +28,13 @@ from runner.state.paths import inside
 from runner.state.spec import Dependencies, DependenciesSeen, Wheel
 from runner.store.files import remove_tree, write_atomic
 from runner.store.store import Store
-from runner.tools import git, pip, requirements
 from runner.tools.containers import ContainerRequest, Engine, Mount
 from runner.tools.interrupts import Interrupts
 from runner.tools.probe import Probed
-from runner.tools.requirements import FolderSource, GitSource, Line, Requirements
+
+if TYPE_CHECKING:
+    from runner.tools import pip
+    from runner.tools.requirements import Requirements
 
 PYPROJECT = "pyproject.toml"
 DEFAULT_PYTHON = "python3"
@@ -97,6 +98,8 @@ def observe(
 
 def read_requirements(root: Path, declared: str) -> Requirements:
     """From a requirements file, or from a `pyproject.toml`, perhaps with extras: `pyproject.toml[ml]`."""
+    from runner.tools import requirements
+
     path, _, extras = declared.partition("[")
     path = inside(path, "dependencies")
     if Path(path).name != PYPROJECT:
@@ -106,11 +109,17 @@ def read_requirements(root: Path, declared: str) -> Requirements:
 
 def owned_files(root: Path, declared: str) -> set[str]:
     """The requirement files, for which the lock stands. A `pyproject.toml` is code as well."""
+    from runner.tools import requirements
+
     path = inside(declared.partition("[")[0], "dependencies")
     return set() if Path(path).name == PYPROJECT else requirements.files(root, path)
 
 
 def _from_pyproject(file: Path, path: str, extras: Sequence[str]) -> Requirements:
+    import tomllib
+
+    from runner.tools.requirements import Line, Requirements
+
     try:
         project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {})
     except FileNotFoundError:
@@ -157,6 +166,8 @@ def make_lock(store: Store, root: Path, wanted: Requirements, locker: Locker) ->
 
 
 def _make_lock(store: Store, root: Path, wanted: Requirements, locker: Locker, folder: Path) -> Lock:
+    from runner.tools import pip
+
     place = _workplace(store, folder)
     text, vcs = _stage_sources(root, wanted, place.inside)
     for sub in (place.inside, place.outside, folder / "tmp", place.cache):
@@ -176,6 +187,8 @@ def _make_lock(store: Store, root: Path, wanted: Requirements, locker: Locker, f
 
 
 def _workplace(store: Store, folder: Path) -> pip.Workplace:
+    from runner.tools import pip
+
     place = pip.Workplace(folder, pip.ensure_locker(store.cache), store.cache / "pip")
     for sub in (place.inside, place.outside / "wheels", folder / "tmp", place.cache):
         sub.mkdir(parents=True, exist_ok=True)
@@ -184,6 +197,9 @@ def _workplace(store: Store, folder: Path) -> pip.Workplace:
 
 def _stage_sources(root: Path, wanted: Requirements, inside_folder: Path) -> tuple[str, dict[str, str]]:
     """The requirement text with every git or folder requirement pointing at a copy inside the container."""
+    from runner.tools import git
+    from runner.tools.requirements import GitSource
+
     texts, vcs = [], {}
     constraints = [line.text for line in wanted.lines if line.constraint]
     if constraints:
@@ -209,12 +225,16 @@ def _stage_sources(root: Path, wanted: Requirements, inside_folder: Path) -> tup
 
 
 def _keep_wheel(store: Store, file: Path) -> Wheel:
+    from packaging.utils import canonicalize_name, parse_wheel_filename
+
     name, version, _, _ = parse_wheel_filename(file.name)
     digest, _ = store.blobs.adopt(file)
     return Wheel(name=canonicalize_name(name), version=str(version), wheel=file.name, sha256=digest)
 
 
 def _lock_path(store: Store, root: Path, wanted: Requirements, locker: Locker) -> Path:
+    from runner.tools.requirements import FolderSource
+
     folders = [_folder_digest(root, line.source.path) for line in wanted.lines if isinstance(line.source, FolderSource)]
     key = digest_value([wanted.lines, folders, locker.image_digest])
     return store.locks / f"{hex_of(key)}.json"
@@ -289,7 +309,7 @@ def project_of(dependencies: Dependencies, workspace: Path) -> Project | None:
 def _compile(
     engine: Engine, image_id: str, interpreter: Interpreter, trees: Sequence[Path], interrupts: Interrupts
 ) -> None:
-    """Byte code by the image's own interpreter: one process, in order, so that it comes out the same."""
+    """Byte code by the image's own interpreter, so that it fits and comes out the same every time."""
     said = _Tail()
     request = ContainerRequest(
         image=image_id,

@@ -23,7 +23,6 @@ from runner.state.digest import Digest, digest_bytes, digest_value, hex_of
 from runner.state.spec import Image, ImageSeen
 from runner.store.files import write_atomic
 from runner.store.store import Store
-from runner.tools import debian
 from runner.tools.containers import Engine, EngineImage
 
 _CHUNK = 1 << 20
@@ -109,6 +108,8 @@ def _from_folder(engine: Engine, store: Store, folder: Path, say: Say) -> Engine
 
 def build(engine: Engine, store: Store, folder: Path, tag: str, say: Say) -> EngineImage:
     """Build by Dockerfile; where that fails (no registry answers, say) by recipe, if there is one."""
+    from runner.tools import debian
+
     failure: OutsideError | None = None
     if (folder / "Dockerfile").is_file():
         say(f"image {folder.name}: building its Dockerfile")

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,10 +24,12 @@ import msgspec
 
 from runner.errors import OutsideError, UsageError
 from runner.store.blobs import Blobs
-from runner.store.files import disk_error, locked, write_atomic
+from runner.store.files import FileLock, disk_error, locked, write_atomic
 
 STORE_FORMAT = 1
 STORE_NAME = ".replay"
+_PATIENCE_S = 60.0
+_POLL_S = 0.05
 
 
 class StoreInfo(msgspec.Struct, frozen=True):
@@ -58,9 +62,15 @@ class Store:
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
-        """Held by `gc`: nobody is adding, and nobody starts to."""
-        with locked(self.folder / "turnstile.lock"), locked(self.folder / "gc.lock"):
-            yield
+        """Held by `gc`: nobody is adding, and nobody starts to. Raises `OutsideError` when somebody goes on
+        adding for a minute, so that `gc` never holds up others for long."""
+        alone = FileLock(self.folder / "gc.lock")
+        with locked(self.folder / "turnstile.lock"):
+            _acquire_within(alone, _PATIENCE_S)
+            try:
+                yield
+            finally:
+                alone.release()
 
     def fingerprint_key(self) -> bytes:
         """The key of secret fingerprints: made at first use, readable by the owner only, never shared."""
@@ -99,6 +109,19 @@ def find_store(start: Path) -> Path:
         if (folder / STORE_NAME / "store.json").is_file():
             return folder / STORE_NAME
     return start / STORE_NAME
+
+
+def _acquire_within(lock: FileLock, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    waiting = threading.Event()
+    while not lock.acquire(wait=False):
+        if time.monotonic() > deadline:
+            raise OutsideError(
+                "the store is in use",
+                "another command has been recording for more than a minute",
+                "try again when it is done",
+            )
+        waiting.wait(_POLL_S)
 
 
 def _create(folder: Path, marker: Path) -> None:

@@ -226,11 +226,12 @@ class Engine:
 
         A signal or `watch` ends it: TERM, then KILL after 10 s, or at once at the second signal.
         """
-        container = self._create(request)
-        try:
-            return self._run_created(container, request, sink, interrupts, watch)
-        finally:
-            self.remove(container)
+        with interrupts.held():
+            container = self._create(request)
+            try:
+                return self._run_created(container, request, sink, interrupts, watch)
+            finally:
+                self.remove(container)
 
     def containers_of(self, store_id: str) -> dict[str, str]:
         """Containers left by commands on that store: container id to run-id."""

@@ -10,10 +10,15 @@ from types import FrameType
 
 
 class Interrupts:
-    """Counts the requests to stop (INT, TERM, HUP). `fileno` becomes readable at the first."""
+    """Counts the requests to stop (INT, TERM, HUP). `fileno` becomes readable at the first.
+
+    While `held`, a signal is only counted, so that a container can be ended in good order; otherwise it
+    raises `KeyboardInterrupt` where the process is.
+    """
 
     def __init__(self) -> None:
         self.count = 0
+        self._holding = 0
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
 
@@ -25,6 +30,18 @@ class Interrupts:
         if self.count == 1:
             with contextlib.suppress(BlockingIOError):
                 os.write(self._write, b"!")
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        self._holding += 1
+        try:
+            yield
+        finally:
+            self._holding -= 1
+
+    @property
+    def is_held(self) -> bool:
+        return self._holding > 0
 
     def close(self) -> None:
         os.close(self._read)
@@ -38,6 +55,8 @@ def listening() -> Iterator[Interrupts]:
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         interrupts.request()
+        if not interrupts.is_held:
+            raise KeyboardInterrupt
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, handle) for number in numbers}

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from runner.errors import OutsideError, ReplayError, UsageError
+from runner.errors import InterruptedRunError, OutsideError, ReplayError, UsageError
 from runner.state.digest import digest_value, hex_of
 from runner.state.spec import Limits
 from runner.tools.containers import ContainerRequest, Ended, Engine, Mount
@@ -222,6 +222,8 @@ def _run(container: PipContainer, place: Workplace, arguments: Sequence[str], do
 
 
 def _failure(doing: str, ended: Ended, said: _Said) -> ReplayError:
+    if ended.stopped == "interrupted":
+        return InterruptedRunError(f"interrupted while trying to {doing}", next="nothing was recorded")
     if ended.stopped:
         return OutsideError(f"cannot {doing}", f"stopped: {ended.stopped}", "try again when the index answers")
     telling = said.telling()
