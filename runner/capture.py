@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import msgspec
 
@@ -20,7 +20,7 @@ from runner.layers import access, code, data, dependencies, env, host, image, pa
 from runner.layers.dependencies import Locker
 from runner.state.digest import digest_value
 from runner.state.job import Job
-from runner.state.paths import STDOUT, covers, inside
+from runner.state.paths import STDOUT, covers, inside, is_text
 from runner.state.spec import (
     Access,
     AccessSeen,
@@ -68,20 +68,21 @@ def capture(
     """
     store, root = workspace.store, workspace.root
     outputs = contract_outputs(job)
+    command = command_of(job)
+    refuse_overlaps(job, outputs)
     limits = access.limits(job.limits)
     secrets = access.read_secrets(job.secrets, root, os.environ)
+    parameters = params.observe(store, root, job.params)
+    data_found = [data.observe(store, root, path) for path in job.data]
+    model_found = [data.observe_model(store, root, path) for path in job.model]
     found = image.observe(engine, store, root, job.image, job.entrypoint == "keep", say)
     probed = probe(engine, store.cache, found.id, job.python, interrupts) if job.python else None
     identity = digest_value(found.identity)
     locker = Locker(engine, found.id, identity, probed, job_owner(), interrupts, say) if probed else None
     locked, locked_seen = dependencies.observe(store, root, job, probed, locker, relock)
-    data_found = [data.observe(store, root, path) for path in job.data]
-    model_found = [data.observe_model(store, root, path) for path in job.model]
-    parameters = params.observe(store, root, job.params)
-    refuse_overlaps(job, outputs)
     files = code.observe(root, set(owned_paths(workspace, job)))
     state = State(
-        command=command_of(job),
+        command=command,
         code=code.keep(store, root, files),
         params=parameters,
         image=found.identity,
@@ -113,11 +114,15 @@ def capture(
 
 
 def command_of(job: Job) -> tuple[str, ...]:
-    if isinstance(job.command, str) and job.command.strip():
-        return ("sh", "-c", job.command)
-    if isinstance(job.command, tuple) and job.command:
-        return job.command
-    raise UsageError("the job has no command", next="give it a `command`, or the `stage` of a dvc.yaml")
+    if isinstance(job.command, str):
+        words: tuple[str, ...] = ("sh", "-c", job.command) if job.command.strip() else ()
+    else:
+        words = job.command or ()
+    if not words or not words[0]:
+        raise UsageError("the job has no command", next="give it a `command`, or the `stage` of a dvc.yaml")
+    if any("\0" in word or not is_text(word) for word in words):
+        raise UsageError("the command holds a NUL byte or is not UTF-8", next="write it in plain text")
+    return words
 
 
 def contract_outputs(job: Job) -> dict[str, OutputRule]:
@@ -127,6 +132,12 @@ def contract_outputs(job: Job) -> dict[str, OutputRule]:
     rules: dict[str, OutputRule] = {}
     for path, rule in declared.items():
         name = path if path == STDOUT else inside(path, "outputs")
+        if name in rules or code.is_reserved(name):
+            raise UsageError(
+                f"outputs: {path!r} cannot be one",
+                f"{name} is declared twice" if name in rules else "it belongs to replay, DVC or version control",
+                "declare a path of the job's own",
+            )
         rules[name] = OutputRule(rule) if isinstance(rule, str) else rule or OutputRule()
         check_rule(name, rules[name])
     return dict(sorted(rules.items()))
@@ -153,16 +164,26 @@ def owned_paths(workspace: Workspace, job: Job) -> Iterator[str]:
 
 
 def refuse_overlaps(job: Job, outputs: Mapping[str, OutputRule]) -> None:
-    """An input is read-only, so an output at, in or around one could never be written or be told apart."""
-    for given in (*job.data, *job.model):
-        path = inside(given, "data")
+    """An input is read-only, so an output at, in or around one could never be written or be told apart; and what
+    is one thing cannot be another as well."""
+    data_paths = {inside(path, "data") for path in job.data}
+    model_paths = {inside(path, "model") for path in job.model}
+    params_paths = {inside(job.params, "params")} if isinstance(job.params, str) else set()
+    _refuse_both("data", data_paths, "model", model_paths)
+    _refuse_both("env", job.env, "secrets", job.secrets)
+    for path in sorted(data_paths | model_paths | params_paths):
         for output in outputs:
             if covers(path, output) or covers(output, path):
                 raise UsageError(
-                    f"{output} is declared as an output, and {path} as data or model",
-                    "inputs are read-only in the job",
+                    f"{output} is declared as an output, and {path} as an input",
+                    "what a job reads and what it writes are told apart by their paths",
                     "write the result to a path of its own",
                 )
+
+
+def _refuse_both(one: str, names: Collection[str], other: str, others: Collection[str]) -> None:
+    for name in sorted({*names} & {*others}):
+        raise UsageError(f"{name} is declared under `{one}` and under `{other}`", next="declare it once")
 
 
 def _seen(found: list[tuple[str, data.Version, DataSeen]]) -> dict[str, DataSeen]:

@@ -6,6 +6,7 @@ one variable, one parameter, one data path, one code file, the image.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -64,7 +65,7 @@ def state_changes(
 ) -> Iterator[Change]:
     """In the order of the layers, each sorted by name."""
     if a.command != b.command:
-        yield Change("code", "command", " ".join(a.command), " ".join(b.command))
+        yield Change("code", "command", shlex.join(a.command), shlex.join(b.command))
     yield from _code(a, b, code_a, code_b)
     yield from _params(a, b)
     yield from _image(a.image, b.image, seen_a, seen_b)
@@ -93,13 +94,14 @@ def diagnose(changes: Iterable[Change]) -> Diagnosis:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested parameters by dotted key, each value as JSON."""
+    """Nested parameters by dotted key, each value as JSON. A key that holds a dot itself, or nothing, is quoted."""
     found: dict[str, str] = {}
     for key, value in values.items():
+        name = prefix + (f'"{key}"' if "." in key or '"' in key or not key else key)
         if isinstance(value, Mapping) and value:
-            found |= flatten(value, f"{prefix}{key}.")
+            found |= flatten(value, f"{name}.")
         else:
-            found[prefix + key] = msgspec.json.encode(value).decode()
+            found[name] = msgspec.json.encode(value).decode()
     return found
 
 
@@ -113,14 +115,14 @@ def _code(a: State, b: State, files_a: Files | None, files_b: Files | None) -> I
 
 
 def _params(a: State, b: State) -> Iterator[Change]:
-    if a.params == b.params:
-        return
     changes = list(_mapping("params", *(flatten(state.params.values) if state.params else {} for state in (a, b))))
     yield from changes
     files = [(state.params.file or "") if state.params else "" for state in (a, b)]
     if files[0] != files[1]:
         yield Change("params", "file", files[0] or None, files[1] or None)
-    elif not changes and a.params and b.params:
+    elif not changes and (a.params is None or b.params is None):
+        yield from _mapping("params", *({} if state.params is None else {"params": "{}"} for state in (a, b)))
+    elif not changes and a.params and b.params and a.params.sha256 != b.params.sha256:
         yield Change("params", f"{files[0]} (text only)", _short(a.params.sha256), _short(b.params.sha256))
 
 
@@ -131,10 +133,13 @@ def _image(a: Image, b: Image, seen_a: Observed, seen_b: Observed) -> Iterator[C
         yield Change("image", "image", _image_name(a, seen_a), _image_name(b, seen_b))
     for change in _mapping("image", a.config.env, b.config.env):
         yield msgspec.structs.replace(change, name=f"config.env.{change.name}")
-    for name in ("user", "workdir", "entrypoint"):
+    for name in ("user", "workdir"):
         before, after = getattr(a.config, name), getattr(b.config, name)
         if before != after:
-            yield Change("image", f"config.{name}", _text(before), _text(after))
+            yield Change("image", f"config.{name}", before, after)
+    entrypoints = [None if one is None else shlex.join(one) for one in (a.config.entrypoint, b.config.entrypoint)]
+    if entrypoints[0] != entrypoints[1]:
+        yield Change("image", "config.entrypoint", *entrypoints)
 
 
 def _image_name(image: Image, seen: Observed) -> str:

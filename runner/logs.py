@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from runner.layers.access import telling
+from runner.store.files import disk_error
 
 STDOUT, STDERR = 1, 2
 _FILES = {STDOUT: "stdout", STDERR: "stderr"}
@@ -75,11 +76,12 @@ class Masker:
 
 
 class LogWriter:
-    """Where a container's output goes: masked, to files, and on to whoever watches."""
+    """Where a container's output goes: masked, to files, and on to whoever watches. Nothing is held in a
+    buffer: what came before this process was killed can be read."""
 
     def __init__(self, folder: Path, secrets: Collection[bytes], echo: Echo | None) -> None:
         self._files = {stream: (folder / name).open("wb") for stream, name in _FILES.items()}
-        self._order = (folder / "order").open("w")
+        self._order = (folder / "order").open("w", buffering=1)
         self._maskers = {stream: Masker(secrets) for stream in _FILES}
         self._echo = echo
         self._started = time.monotonic()
@@ -101,10 +103,13 @@ class LogWriter:
     def _emit(self, stream: int, data: bytes) -> None:
         if not data:
             return
-        self._files[stream].write(data)
-        self._order.write(f"{time.monotonic() - self._started:.3f} {_LETTERS[stream]} {len(data)}\n")
-        if self._echo:
+        try:
+            self._files[stream].write(data)
             self._files[stream].flush()
+            self._order.write(f"{time.monotonic() - self._started:.3f} {_LETTERS[stream]} {len(data)}\n")
+        except OSError as error:
+            raise disk_error(error, "write the job's log") from error
+        if self._echo:
             self._echo(stream, data)
 
 

@@ -73,31 +73,32 @@ def _below(
     root: Path, path: str, values: Sequence[bytes], mounted: Collection[str]
 ) -> Iterator[_Found | OutputProblem]:
     """The files that an output path stands for: itself, or all below a folder, however deep."""
-    waiting: list[tuple[str, frozenset[Path]]] = [(path, frozenset())]
+    waiting: list[tuple[Path, str, str, frozenset[Path]]] = [(root, path, path, frozenset())]
     linked = 0
     while waiting:
-        path, above = waiting.pop()
+        folder, name, path, above = waiting.pop()
         if (masked := _without(path, values)) != path:
             yield OutputProblem(_shown(masked), "secret", "its name holds the value of a secret")
             continue
-        at = _at(root, path, mounted)
+        at = _at(root, folder, name, path, mounted)
         if not isinstance(at, Path):
             yield at
             continue
-        linked += at != root / path
+        linked += at != folder / name
         if at in above:
             yield OutputProblem(_shown(path), "outside", "links in a circle")
         elif linked > _MOST_LINKED:
             yield OutputProblem(_shown(path), "outside", f"more than {_MOST_LINKED} folders through links")
         else:
             names = sorted(os.listdir(at), reverse=True)
-            waiting += [(f"{path}/{name}", above | {at}) for name in names]
+            inside = above | {at}
+            waiting += [(at, name, f"{path}/{name}", inside) for name in names]
 
 
-def _at(root: Path, path: str, mounted: Collection[str]) -> Path | _Found | OutputProblem:
-    """What `path` leads to: a folder, a file to take, or a problem."""
+def _at(root: Path, folder: Path, name: str, path: str, mounted: Collection[str]) -> Path | _Found | OutputProblem:
+    """What `path`, which is `name` in `folder`, leads to: a folder, a file to take, or a problem."""
     try:
-        place = _resolve(root, path)
+        place = _resolve(root, folder, name, path)
         if isinstance(place, OutputProblem):
             return place
         mode = place.lstat().st_mode
@@ -137,9 +138,9 @@ _KINDS = {
 }
 
 
-def _resolve(root: Path, path: str) -> Path | OutputProblem:
-    """Where `path` leads, links followed one by one as the job saw them, `root` being /workspace."""
-    here, rest, hops = root, path.split("/"), 0
+def _resolve(root: Path, folder: Path, name: str, path: str) -> Path | OutputProblem:
+    """Where `name` in `folder` leads, links followed one by one as the job saw them, `root` being /workspace."""
+    here, rest, hops = folder, name.split("/"), 0
     while rest:
         part = rest.pop(0)
         if part in ("", "."):

@@ -164,12 +164,15 @@ def starting(run: Run) -> Iterator[None]:
 
 @contextlib.contextmanager
 def ending(run: Run) -> Iterator[None]:
-    """Whatever happens inside, the run's scratch is gone and its lock free afterwards."""
+    """Whatever happens inside, the run's scratch is gone and its lock free afterwards; so is a run of which not even
+    a spec was written."""
     try:
         yield
     finally:
         clean_up(run)
         run.end()
+        if not run.has_spec():
+            run.forget()
 
 
 def sweep(session: Session) -> None:

@@ -20,6 +20,7 @@ from runner.tools import dvc
 
 _PIPELINE, _LOCK = "dvc.yaml", "dvc.lock"
 _DEFAULT_PARAMS = "params.yaml"
+_LISTS = ("deps", "params", "outs", "metrics", "plots")
 
 
 def job_of_stage(root: Path, job: Job) -> Job:
@@ -35,7 +36,7 @@ def job_of_stage(root: Path, job: Job) -> Job:
     if job.params is None:
         filled["params"] = _params(stage)
     if not job.outputs:
-        filled["outputs"] = dict.fromkeys(_outputs(stage), OutputRule())
+        filled["outputs"] = dict.fromkeys(_outputs(job.stage, stage), OutputRule())
     return msgspec.structs.replace(job, **filled)
 
 
@@ -43,28 +44,48 @@ def _stage(root: Path, name: str) -> dict[str, Any]:
     file = root / _PIPELINE
     if not file.is_file():
         raise UsageError(f"stage: there is no {_PIPELINE} in {root}", f"the job names its stage {name!r}")
-    stages = (load_yaml(file.read_bytes(), str(file)) or {}).get("stages") or {}
+    stages = _stages(file)
     if name not in stages:
         raise UsageError(f"stage: {_PIPELINE} has no stage {name!r}", f"it has {', '.join(sorted(stages)) or 'none'}")
     stage = stages[name]
     if not isinstance(stage, dict) or "cmd" not in stage:
-        raise UsageError(
-            f"stage: {name!r} has no cmd", "foreach and matrix stages stand for several", "write the job out"
-        )
+        raise _cannot_be_a_job(name, "it has no cmd; foreach and matrix stages stand for several")
     if stage.get("wdir") not in (None, "."):
-        raise UsageError(f"stage: {name!r} runs in {stage['wdir']}", "a job runs in the workspace", "write the job out")
+        raise _cannot_be_a_job(name, f"it runs in {stage['wdir']}, and a job in the workspace")
+    for key in _LISTS:
+        if not _is_list_of_names(stage.get(key, [])):
+            raise _cannot_be_a_job(name, f"its {key} are no list of paths")
     return stage
+
+
+def _stages(file: Path) -> dict[str, Any]:
+    content = load_yaml(file.read_bytes(), str(file))
+    stages = content.get("stages", {}) if isinstance(content, dict) else None
+    if not isinstance(stages, dict):
+        raise UsageError(f"stage: {file} is not as DVC writes it", "it holds no mapping of stages", f"correct {file}")
+    return stages
+
+
+def _cannot_be_a_job(name: str, why: str) -> UsageError:
+    return UsageError(f"stage: {name!r} of {_PIPELINE} cannot be a job", why, "write the job out in replay.yaml")
+
+
+def _is_list_of_names(listed: Any) -> bool:
+    """Members are a path, or one path with options."""
+    return isinstance(listed, list) and all(isinstance(one, str) or (isinstance(one, dict) and one) for one in listed)
 
 
 def _command(root: Path, name: str, stage: dict[str, Any]) -> str:
     given = stage["cmd"]
-    command = " && ".join(given) if isinstance(given, list) else str(given)
+    if not isinstance(given, str) and not _is_list_of_names(given):
+        raise _cannot_be_a_job(name, "its cmd is neither a string nor a list of them")
+    command = " && ".join(map(str, given)) if isinstance(given, list) else given
     return _resolved(root, name, "cmd", command) if "${" in command else command
 
 
 def _resolved(root: Path, name: str, key: str, template: str) -> str:
     file = root / _LOCK
-    stages = (load_yaml(file.read_bytes(), str(file)) or {}).get("stages", {}) if file.is_file() else {}
+    stages = _stages(file) if file.is_file() else {}
     if name not in stages:
         raise UsageError(
             f"stage: {name!r} has a template in its {key}: {template!r}",
@@ -105,9 +126,12 @@ def _params(stage: dict[str, Any]) -> str | None:
     return next(iter(files), None)
 
 
-def _outputs(stage: dict[str, Any]) -> Iterator[str]:
+def _outputs(name: str, stage: dict[str, Any]) -> Iterator[str]:
     for key in ("outs", "metrics", "plots"):
-        yield from _names(stage.get(key))
+        for path in _names(stage.get(key)):
+            if "${" in path:
+                raise _cannot_be_a_job(name, f"there is a template in its {key}: {path!r}")
+            yield path
 
 
 def _names(listed: Any) -> Iterator[str]:

@@ -43,7 +43,7 @@ class Workspace(msgspec.Struct, frozen=True):
             import difflib
 
             near = difflib.get_close_matches(name, jobs, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(jobs))}"
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(jobs)) or 'no job'}"
             raise UsageError(f"{WORKFILE} has no job {name!r}", hint)
         return jobs[name]
 

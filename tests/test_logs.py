@@ -121,3 +121,11 @@ def test_masking_says_in_which_stream_a_secret_was(tmp_path: Path) -> None:
     assert (tmp_path / "stdout").read_bytes() == b"hunter2"
     assert writer.masked(STDERR)
     assert not writer.masked(STDOUT)
+
+
+def test_what_was_written_is_there_before_the_log_is_closed(tmp_path: Path) -> None:
+    writer = LogWriter(tmp_path, [], None)
+    writer.write(STDOUT, b"one")
+    writer.write(STDERR, b"two")
+    assert list(read_log(tmp_path)) == [(STDOUT, b"one"), (STDERR, b"two")]
+    writer.close()

@@ -37,7 +37,7 @@ def _top(
 ) -> None:
     """Record what a job ran, run exactly that again, and say whether the result is the same.
 
-    `replay RUN` with RUN no command replays that run. Add --debug to any command for a traceback.
+    `replay RUN` with RUN no command is `replay replay RUN`. Add --debug to any command for a traceback.
     """
     if version:
         from runner import __version__
@@ -56,9 +56,15 @@ def run(
     ] = None,
     image: Annotated[str | None, typer.Option(help="With a command: its image.")] = None,
     dependencies: Annotated[str | None, typer.Option(help="With a command: a requirements file.")] = None,
-    data: Annotated[list[str] | None, typer.Option(help="With a command: a data path under DVC.")] = None,
-    output: Annotated[list[str] | None, typer.Option(help="With a command: a path it writes, or stdout.")] = None,
-    env: Annotated[list[str] | None, typer.Option(help="With a command: NAME=VALUE, or NAME to take yours.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="With a command: a data path under DVC; may be repeated.")
+    ] = None,
+    output: Annotated[
+        list[str] | None, typer.Option(help="With a command: a path it writes, or stdout; may be repeated.")
+    ] = None,
+    env: Annotated[
+        list[str] | None, typer.Option(help="With a command: NAME=VALUE, or NAME to take yours; may be repeated.")
+    ] = None,
     params: Annotated[str | None, typer.Option(help="With a command: a parameter file.")] = None,
     network: Annotated[str, typer.Option(help="With a command: none or open.")] = "none",
     name: Annotated[str, typer.Option(help="With a command: the name its runs get.")] = "adhoc",
@@ -67,8 +73,9 @@ def run(
     store: StoreOption = None,
     as_json: Json = False,
 ) -> int:
-    """Record a run: its state spec before it starts, its outputs when it has ended.
+    """Record a run of a job: its state spec, then its outputs.
 
+    Without JOB, the only job of replay.yaml. A command after `--` needs --image and no replay.yaml.
     Exits 0 when the job succeeded and wrote every declared output, 4 when it did not.
     """
     from runner.cli import running
@@ -89,16 +96,19 @@ def run(
 def replay(
     run: RunArgument,
     times: Annotated[
-        int | None, typer.Option(min=1, help="Replay this often. Default: 1, once more if it differs.")
+        int | None, typer.Option(min=1, help="Replay so often. Default: once, and once more if it differs.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done for each layer.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be done for each layer, and do nothing.")
+    ] = False,
     quiet: Quiet = False,
     store: StoreOption = None,
     as_json: Json = False,
 ) -> int:
-    """Rebuild exactly the state of a run, run it again, compare the outputs, and give a verdict.
+    """Rebuild the state of a run, run it again, give a verdict.
 
-    Exits 0 for identical or equivalent, 1 diverged or nondeterministic, 3 unrebuildable, 4 failed, 5 tampered.
+    Exits 0 for identical or equivalent, 1 for diverged or nondeterministic, 3 for unrebuildable, 4 for failed,
+    5 for tampered, 6 for refused.
     """
     from runner.cli import running
 
@@ -111,7 +121,10 @@ def diff(
     store: StoreOption = None,
     as_json: Json = False,
 ) -> int:
-    """Name what differs between the states of two runs, layer by layer. Exits 0 when they are equal, else 1."""
+    """Name what differs between the states of two runs.
+
+    Layer by layer; packages by version. Exits 0 when the states are equal, 1 when they are not.
+    """
     from runner.cli import looking
 
     return looking.diff(a, b, store, as_json)
@@ -120,9 +133,11 @@ def diff(
 def ls(
     job: Annotated[str | None, typer.Option(help="Only runs of this job.")] = None,
     label: Annotated[str | None, typer.Option(help="Only runs with this label.")] = None,
-    status: Annotated[str | None, typer.Option(help="Only ok, failed, running, interrupted, or a verdict.")] = None,
-    state: Annotated[str | None, typer.Option(help="Only runs whose state digest begins so.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="The newest so many; 0 for all.")] = 50,
+    status: Annotated[
+        str | None, typer.Option(help="Only ok, failed, running, interrupted, or with that verdict.")
+    ] = None,
+    state: Annotated[str | None, typer.Option(help="Only runs whose state digest begins like this.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="How many of the newest; 0 for all.")] = 50,
     store: StoreOption = None,
     as_json: Json = False,
 ) -> int:
@@ -145,7 +160,10 @@ def logs(
     store: StoreOption = None,
     as_json: Json = False,
 ) -> int:
-    """Print what the job printed, both streams in the order in which they came."""
+    """Print what the job printed.
+
+    Its stdout goes to stdout and its stderr to stderr, in the order in which they came.
+    """
     from runner.cli import looking
 
     return looking.logs(run, stream, store, as_json)
@@ -169,7 +187,10 @@ def rm(
     store: StoreOption = None,
     as_json: Json = False,
 ) -> int:
-    """Forget runs: spec, record and logs. What only they needed goes with the next gc."""
+    """Forget runs: their specs, records and logs.
+
+    The copies in state_specs/ go too. What only these runs needed goes with the next `replay gc`.
+    """
     from runner.cli import keeping
 
     return keeping.rm(runs, store, as_json)
@@ -180,7 +201,10 @@ def gc(
     store: StoreOption = None,
     as_json: Json = False,
 ) -> int:
-    """Remove from the store what no run needs."""
+    """Remove from the store what no run needs.
+
+    Every run that the store or state_specs/ knows is kept whole, until `replay rm` forgets it.
+    """
     from runner.cli import keeping
 
     return keeping.gc(dry_run, store, as_json)
@@ -190,14 +214,20 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite a replay.yaml that is there.")] = False,
     as_json: Json = False,
 ) -> int:
-    """Write a commented replay.yaml from what is found here."""
+    """Write a commented replay.yaml from what is found here.
+
+    Looked for: requirements, pyproject.toml, Dockerfile, images/, dvc.yaml, .dvc files, params, scripts.
+    """
     from runner.cli import keeping
 
     return keeping.init(force, as_json)
 
 
 def doctor(store: StoreOption = None, as_json: Json = False) -> int:
-    """Say what is missing on this machine or in this workspace, and the one command that mends it."""
+    """Say what is missing here, and the one command that mends it.
+
+    Exits 0 when nothing is missing that every job needs, else 7.
+    """
     from runner.cli import keeping
 
     return keeping.examine(store, as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from typing import Any
@@ -17,7 +18,6 @@ ClickError: Any = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="replay",
-    help="Record what a job ran, run exactly that again, and say whether the result is the same.",
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -29,6 +29,8 @@ commands.register(app)
 
 def main() -> None:
     """Entry point of the `replay` command."""
+    # What a job may read, and the modes that it sees, must not depend on the caller's umask.
+    os.umask(0o022)
     sys.exit(run(sys.argv[1:]))
 
 
@@ -38,7 +40,8 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in _own(arguments)
     as_json = "--json" in _own(arguments)
     try:
-        return int(app([a for a in arguments if a != "--debug"] if debug else arguments, standalone_mode=False) or 0)
+        own = [a for a in arguments if a != "--debug"] if debug else arguments
+        return int(app(own, standalone_mode=False, prog_name="replay") or 0)
     except ReplayError as error:
         if debug:
             traceback.print_exc()

@@ -23,13 +23,17 @@ def print_json(value: Any) -> None:
 
 def print_error(error: ReplayError, as_json: bool) -> None:
     if as_json:
-        words = {"code": int(error.code), "what": error.what, "why": error.why, "next": error.next}
-        print_json({"error": {key: value for key, value in words.items() if value != ""}})
+        print_json({"error": error_words(error)})
         return
     lines = [f"error: {safe(error.what)}"]
     lines += [f"  why:  {safe(error.why)}"] if error.why else []
     lines += [f"  next: {safe(error.next)}"] if error.next else []
     sys.stderr.write("\n".join(lines) + "\n")
+
+
+def error_words(error: ReplayError) -> dict[str, int | str]:
+    words: dict[str, int | str] = {"code": int(error.code), "what": error.what, "why": error.why, "next": error.next}
+    return {key: value for key, value in words.items() if value != ""}
 
 
 def safe(text: str) -> str:

@@ -9,13 +9,13 @@ from pathlib import Path
 import msgspec
 import typer
 
-from runner.cli.output import Progress, print_json, safe, table
-from runner.errors import Exit, UsageError
+from runner.cli.output import Progress, error_words, print_error, print_json, safe, table
+from runner.errors import Exit, RefusedError, ReplayError, TamperedError, UnrebuildableError, UsageError
 from runner.rebuild import Plan
 from runner.replay import Original, Replayed, original_of, overall
 from runner.replay import replay as replay_runs
 from runner.run import Session, make_plan, record_run
-from runner.state.job import Job
+from runner.state.job import Job, JobName
 from runner.state.record import EXIT_OF_VERDICT, Outcome, Record, ReplayResult
 from runner.tools.containers import connect
 from runner.tools.interrupts import listening
@@ -72,17 +72,32 @@ def run(
 
 def replay(part: str, *, times: int | None, dry_run: bool, quiet: bool, store: Path | None, as_json: bool) -> int:
     workspace = open_workspace(Path.cwd(), store)
-    original = original_of(workspace.find_run(part))
-    with session(workspace, quiet=quiet or as_json) as here:
-        if dry_run:
-            return _print_plan(make_plan(here, original.spec), original, as_json)
-        done = replay_runs(here, original, times)
-        result = overall(here, original, done)
+    run = workspace.find_run(part)
+    try:
+        original = original_of(run)
+        with session(workspace, quiet=quiet or as_json) as here:
+            if dry_run:
+                return _print_plan(make_plan(here, original.spec), original, as_json)
+            done = replay_runs(here, original, times)
+            result = overall(here, original, done)
+    except (UnrebuildableError, RefusedError, TamperedError) as error:
+        return _print_no_outputs(run.id, error, as_json)
     if as_json:
         print_json(_replay_json(done, result))
     else:
         typer.echo(_verdict(done, result), nl=False)
     return EXIT_OF_VERDICT[result.verdict]
+
+
+def _print_no_outputs(run_id: str, error: ReplayError, as_json: bool) -> int:
+    """The verdicts that are reached without outputs to compare are errors as well."""
+    verdict = next(verdict for verdict, code in EXIT_OF_VERDICT.items() if code == error.code)
+    if as_json:
+        print_json({"replay_of": run_id, "verdict": verdict, "outputs": [], "error": error_words(error)})
+    else:
+        typer.echo(f"{verdict.upper()}  {run_id}")
+        print_error(error, as_json)
+    return error.code
 
 
 @contextlib.contextmanager
@@ -102,6 +117,8 @@ def _declared(workspace: Workspace, job: str | None, command: Sequence[str]) -> 
         raise UsageError("a command needs an image to run in", next="`replay run --image IMAGE -- COMMAND …`")
     if job is None:
         jobs = sorted(workspace.workfile().jobs)
+        if not jobs:
+            raise UsageError("replay.yaml declares no job", "`jobs` is empty", "add one; `replay init` shows how")
         if len(jobs) != 1:
             raise UsageError("which job?", f"replay.yaml has {', '.join(jobs)}", "`replay run JOB`")
         job = jobs[0]
@@ -122,6 +139,7 @@ def _adhoc_job(adhoc: AdHoc, words: Sequence[str]) -> Job:
         "network": adhoc.network,
     }
     try:
+        msgspec.convert(adhoc.name, JobName)
         return msgspec.convert(described, Job)
     except msgspec.ValidationError as error:
         raise UsageError("the job given on the command line cannot be", str(error)) from error

@@ -111,5 +111,5 @@ def _time(name: str, value: str | float | None) -> float | None:
 
 def _positive(name: str, value: _Number | None) -> _Number | None:
     if value is not None and (value < 0 or (value == 0 and name != "gpus")):
-        raise UsageError(f"limits.{name}: {value} is not above zero")
+        raise UsageError(f"limits.{name}: {value} is not above zero", next="give more, or leave the limit out")
     return value

@@ -3,7 +3,7 @@
 Observed as a sorted list of path, kind and SHA-256, kept as a blob beside the files' own blobs. Left out
 are what other layers own (`replay.yaml`, DVC's files, params, requirements, data, models, outputs,
 `state_specs/`, `.replay/`), what git ignores, byte code and version-control folders. Without git, virtual
-environments are left out too. Restored as a private, writable copy.
+environments and all that DVC tracks are left out too. Restored as a private, writable copy.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from runner.state.paths import covers
 from runner.state.spec import CodeSeen
 from runner.store.blobs import copy_out
 from runner.store.store import Store
-from runner.tools import git
+from runner.tools import dvc, git
 
 WORKFILE = "replay.yaml"
-_OWNED_FOLDERS = frozenset({".git", ".hg", ".svn", ".dvc", ".replay", "__pycache__"})
+_RESERVED_FOLDERS = frozenset({".git", ".hg", ".svn", ".dvc", ".replay"})
+_OWNED_FOLDERS = _RESERVED_FOLDERS | {"__pycache__"}
 _OWNED_TOP_FOLDERS = frozenset({"state_specs"})
 _OWNED_SUFFIXES = (".dvc", ".pyc")
 _OWNED_NAMES = frozenset({"dvc.lock", ".dvcignore"})
@@ -98,11 +99,17 @@ def restore(store: Store, files: tuple[CodeFile, ...], target: Path) -> None:
 
 
 def _paths(root: Path, owned: Collection[str]) -> Iterator[str]:
-    listed = git.files(root) if git.is_work_tree(root) else _walk(root)
-    folders = tuple(owned)
-    for path in listed:
+    in_git = git.is_work_tree(root)
+    folders = tuple(owned) if in_git else (*owned, *dvc.tracked_paths(root))
+    for path in git.files(root) if in_git else _walk(root):
         if not _is_owned(path) and not any(covers(folder, path) for folder in folders):
             yield path
+
+
+def is_reserved(path: str) -> bool:
+    """Whether a path is one that replay, DVC or version control keep for themselves."""
+    parts = path.split("/")
+    return path == WORKFILE or parts[0] in _OWNED_TOP_FOLDERS or not _RESERVED_FOLDERS.isdisjoint(parts)
 
 
 def _is_owned(path: str) -> bool:
@@ -113,17 +120,21 @@ def _is_owned(path: str) -> bool:
 
 
 def _walk(root: Path) -> Iterator[str]:
-    for folder, folders, names in os.walk(root):
+    for folder, folders, names in os.walk(root, onerror=_refuse_unreadable):
         here = Path(folder)
         folders[:] = [
             name
             for name in folders
             if name not in _OWNED_FOLDERS
-            and not (here / name / "pyvenv.cfg").exists()
             and not (here / name).is_symlink()
+            and not os.path.exists(here / name / "pyvenv.cfg")
         ]
         linked = [name for name in os.listdir(folder) if (here / name).is_symlink() and (here / name).is_dir()]
         yield from (str((here / name).relative_to(root)) for name in (*names, *linked))
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise UsageError(f"cannot read {error.filename}", error.strerror or "", "make it readable, or move it away")
 
 
 def _describe(root: Path, path: str) -> CodeFile | None:

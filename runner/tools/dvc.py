@@ -24,7 +24,7 @@ from typing import Protocol
 from runner.errors import OutsideError, UnrebuildableError, UsageError
 from runner.state.spec import DvcPin
 from runner.tools.dvc_config import DvcConfig, cache_dir, config_text, load_config, remote_name, remote_url
-from runner.tools.dvc_files import Tracked, find_pin, repo_of
+from runner.tools.dvc_files import Tracked, find_pin, repo_of, tracked_paths
 from runner.tools.dvc_objects import (
     Entry,
     Hashes,
@@ -52,6 +52,7 @@ __all__ = [
     "object_path",
     "read_listing",
     "repo_of",
+    "tracked_paths",
     "working_copy_differs",
 ]
 

@@ -58,6 +58,15 @@ def find_pin(root: Path, path: str) -> Tracked:
     return _tracked(root, path, repo, _only_claim(root, path, repo))
 
 
+def tracked_paths(root: Path) -> set[str]:
+    """Every path below the workspace `root` whose content DVC keeps."""
+    root = root.absolute()
+    repo = repo_of(root, "any")
+    claims = _claims(repo, _everywhere(repo)) if repo else ()
+    kept = (one.location for one in claims if one.out.cache)
+    return {os.path.relpath(place, root) for place in kept if root in Path(place).parents}
+
+
 def repo_of(root: Path, path: str) -> Path | None:
     """The DVC repository that `path` belongs to: the nearest folder above it that holds `.dvc/`."""
     above = (root.absolute() / path).parents

@@ -25,11 +25,15 @@ def is_work_tree(folder: Path) -> bool:
 
 
 def files(folder: Path) -> list[str]:
-    """Tracked and untracked files below `folder` that git does not ignore, submodules included, as paths
-    relative to `folder`. Files deleted from the work tree are still named."""
-    found = _list(folder, "--cached", "--others", "--exclude-standard")
-    for submodule in _submodules(folder):
-        found += [f"{submodule}/{name}" for name in files(folder / submodule)]
+    """Tracked and untracked files below `folder` that git does not ignore, those of repositories inside it
+    included, as paths relative to `folder`. Files deleted from the work tree are still named."""
+    found = []
+    for name in _list(folder, "--cached", "--others", "--exclude-standard"):
+        path = folder / name
+        if not path.is_dir() or path.is_symlink():
+            found.append(name)
+        elif (path / ".git").exists():
+            found += [f"{name.rstrip('/')}/{inner}" for inner in files(path)]
     return found
 
 
@@ -64,8 +68,9 @@ def _submodules(folder: Path) -> list[str]:
 
 
 def _dirty(folder: Path) -> tuple[str, ...]:
-    status = _run(folder, "status", "--porcelain", "-z", "--no-renames", "--", ".")
-    paths = (entry[3:] for entry in status.split("\0") if entry)
+    status = _run(folder, "status", "--porcelain", "-z", "--no-renames", "-uall", "--", ".")
+    prefix = _ask(folder, "rev-parse", "--show-prefix") or ""
+    paths = (entry[3:].removeprefix(prefix) for entry in status.split("\0") if entry)
     return tuple(sorted(path for path in paths if not path.startswith(_OWN)))[:50]
 
 

@@ -51,6 +51,8 @@ _NETWORK_TROUBLE = re.compile(
     r"do not match the hashes|http error [45]|[45]\d\d (server|client) error",
     re.IGNORECASE,
 )
+_PLAIN_ERROR = re.compile(r"ERROR: (?!Ignored the following)")
+_VERSIONS = re.compile(r" \(from versions: (?!none)[^)]*\)")
 _TELLING = re.compile(r"ERROR|error|[\w.]+(Error|NotFound|Impossible)\b|There (are|is) ")
 _ASK_INDEXES = """
 import os, ssl, sys, urllib.request
@@ -159,8 +161,17 @@ def compile_lock(container: PipContainer, place: Workplace, text: str) -> str:
         if isinstance(wheels_only, OutsideError):
             raise
         _refuse_if_unreachable(container, place)
-        _run(container, place, arguments, "lock the dependencies")
+        _lock_with_sdists(container, place, arguments, wheels_only.why)
     return (place.outside / "lock.txt").read_text()
+
+
+def _lock_with_sdists(container: PipContainer, place: Workplace, arguments: Sequence[str], without: str) -> None:
+    """Raises `UsageError` with both reasons: what no wheel was found for names the requirement."""
+    try:
+        _run(container, place, arguments, "lock the dependencies")
+    except UsageError as error:
+        why = error.why if error.why == without else f"with wheels only: {without}; from source: {error.why}"
+        raise UsageError(error.what, why, error.next) from error
 
 
 def _refuse_if_unreachable(container: PipContainer, place: Workplace) -> None:
@@ -248,9 +259,10 @@ class _Said:
         return self._kept.decode(errors="replace")
 
     def telling(self) -> str:
-        """pip's own errors, else its last line; 600 characters at most."""
-        lines = [line.strip() for line in self.text().splitlines() if line.strip()]
-        errors = [line for line in lines if _TELLING.match(line)]
+        """pip's own errors, else the exceptions it ended with, else its last line; 600 characters at most."""
+        lines = [_VERSIONS.sub("", line.strip()) for line in self.text().splitlines() if line.strip()]
+        plain = [line.removeprefix("ERROR: ") for line in lines if _PLAIN_ERROR.match(line)]
+        errors = plain or [line for line in lines if _TELLING.match(line)]
         return "; ".join(dict.fromkeys(errors[-4:] or lines[-1:]))[:600]
 
 

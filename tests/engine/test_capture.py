@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def test_code_under_git_is_the_work_tree_as_it_stands(in_git: Jobs, tmp_path: Pa
     in_git.workspace.git("commit", "-qm", "two")
 
     (in_git.workspace.root / "gone.sh").unlink()
-    in_git.workspace.write("dirty.sh", "edited")
+    in_git.workspace.write("dirty.sh", "edited\n")
     in_git.workspace.write("untracked/-dash ü.sh", "new")
     in_git.workspace.write("libs/sub/untracked.sh", "new")
     in_git.workspace.write("debug.log", "ignored")
@@ -102,9 +103,7 @@ def test_code_under_git_is_the_work_tree_as_it_stands(in_git: Jobs, tmp_path: Pa
     printed = in_git.logs(done)
     assert printed.startswith("edited")
     files = {line for line in printed.splitlines() if line.endswith((".sh", ".log"))}
-    assert files == {"editedkept.sh", "kept.sh", "dirty.sh", "-dash ü.sh", "inner.sh", "untracked.sh"} - {
-        "editedkept.sh"
-    }
+    assert files == {"kept.sh", "dirty.sh", "-dash ü.sh", "inner.sh", "untracked.sh"}
     assert printed.count("inner.sh") == 2, "of the submodule, and of the repository that git does not know"
     seen = in_git.spec(done)["observed"]["code"]
     assert seen["commit"] == in_git.workspace.git("rev-parse", "HEAD")
@@ -118,7 +117,7 @@ def test_a_workspace_below_the_top_of_its_repository(in_git: Jobs) -> None:
     inner.workspace.write("unused.log", "ignored by the file above")
     done = inner.run(LIST)
     assert inner.logs(done).splitlines() == [".:", "mine.sh"]
-    assert inner.spec(done)["observed"]["code"]["dirty"] == ["projects/one/mine.sh", "projects/one/replay.yaml"]
+    assert inner.spec(done)["observed"]["code"]["dirty"] == ["mine.sh", "replay.yaml"]
 
 
 def test_code_without_git_is_the_folder_without_what_tools_leave(jobs: Jobs) -> None:
@@ -182,7 +181,7 @@ def test_an_image_by_a_folder_of_images(jobs: Jobs, built: Callable[[Path], None
     jobs.workspace.write(f"{folder}/Dockerfile", f"FROM {jobs.image}\nENV FLAVOUR=vanilla\nWORKDIR /srv\n")
     jobs.workspace.write("run.sh", "run")
     done = jobs.run("echo $FLAVOUR; " + LIST, image=folder)
-    assert jobs.logs(done).splitlines() == ["vanilla", ".:", "images", "run.sh", "", "./images:"][:1] + [".:", "run.sh"]
+    assert jobs.logs(done).splitlines() == ["vanilla", ".:", "run.sh"]
     spec = jobs.spec(done)
     assert spec["observed"]["image"]["folder"] == folder
     assert spec["state"]["image"]["config"] == {
@@ -278,10 +277,9 @@ def test_params_as_a_mapping_are_given_as_json(jobs: Jobs) -> None:
         ("p.json", '{"a": 1, "a": 2}', "twice"),
         ("p.toml", "a = \n", "line 1"),
         ("p.ini", "a = 1\n", "use .yaml, .json or .toml"),
-        ("p.yaml", b"a: " + b"x" * (5 << 20), "larger than 4 MiB"),
-        ("p.json", b'{"a": [' + b"1.5," * 900_000 + b"1]}", "large"),
+        ("p.yaml", b"a: " + b"x" * (1 << 20), "larger than 512 KiB"),
     ],
-    ids=["twice", "list", "nan", "syntax", "bytes", "json-twice", "toml", "ending", "huge", "huge-in-the-spec"],
+    ids=["twice", "list", "nan", "syntax", "bytes", "json-twice", "toml", "ending", "huge"],
 )
 def test_params_that_cannot_be_read(jobs: Jobs, path: str, content: str | bytes, words: str) -> None:
     jobs.workspace.write(path, content)
@@ -333,11 +331,9 @@ def dvc_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workspace.dvc("init", "--no-scm")
     workspace.dvc("add", "rows.csv", "set", "big.bin")
     workspace.write("params.yaml", "n: 3\n")
-    stage = ["stage", "add", "-n", "make", "-d", "rows.csv", "-d", "make.sh", "-p", "n", "-o", "made.txt"]
     workspace.write("make.sh", "cat rows.csv > made.txt; echo made >> made.txt\n")
-    workspace.dvc(*stage, "sh make.sh")
-    pipeline = workspace.root / "dvc.yaml"
-    pipeline.write_text(pipeline.read_text().replace("sh make.sh", "sh make.sh ${n}"))
+    stage = "{cmd: 'sh make.sh ${n}', deps: [rows.csv, make.sh], params: [n], outs: [made.txt]}"
+    workspace.write("dvc.yaml", "stages:\n  make: " + stage)
     workspace.dvc("repro")
     return workspace.root
 
@@ -361,6 +357,7 @@ def test_data_by_dvc_files_by_the_lock_and_single_files_of_a_folder(data: Jobs) 
     single = data.run("cat set/deep/b.txt; " + LIST + " set", data=["set/deep/b.txt"])
     assert data.logs(single) == "bset:\ndeep\n\nset/deep:\nb.txt\n"
     assert data.spec(single)["observed"]["data"]["set/deep/b.txt"]["dvc"]["inside"] == "set"
+    data.run("cat set/a.txt", data=["set", "set/a.txt", "./set"])
     part = data.run(LIST + " set", data=["set/deep"])
     assert data.logs(part) == "set:\ndeep\n\nset/deep:\nb.txt\n"
 
@@ -438,16 +435,16 @@ def test_a_run_that_needs_no_file(jobs: Jobs) -> None:
     workspace.write("in.txt", "in")
     workspace.write("p.yaml", "a: 1\n")
     arguments = ["--image", jobs.image, "--output", "o", "--output", "stdout", "--params", "p.yaml"]
-    arguments += ["--env", "A=1=2", "--env", "B", "--name", "quick"]
+    arguments += ["--env", "A=1=2", "--env", "B", "--name", "quick", "--json", "--"]
+    arguments += ["sh", "-c", 'cat in.txt p.yaml > o; echo "$A $B" "$@"', "x", "--json", "-q"]
     workspace.env["B"] = "mine"
-    found = workspace.run(*arguments, "--", "sh", "-c", 'cat in.txt p.yaml > o; echo "$A $B" "$@"', "x", "--json", "-q")
+    found = workspace.replay("run", *arguments).json
     assert found["run_id"].startswith("quick-")
     assert workspace.replay("logs", found["run_id"], "--stream", "stdout").out == "1=2 mine --json -q\n"
     assert [one["path"] for one in found["outputs"]] == ["o", "stdout"]
     assert not (workspace.root / "state_specs").exists(), "a folder without replay.yaml is left as it is"
     assert workspace.replay(found["run_id"], "--json").json["verdict"] == "identical"
-    again = workspace.run(*arguments, "--", "sh", "-c", 'cat in.txt p.yaml > o; echo "$A $B" "$@"', "x", "--json", "-q")
-    assert again["state_digest"] == found["state_digest"]
+    assert workspace.replay("run", *arguments).json["state_digest"] == found["state_digest"]
 
 
 @pytest.mark.parametrize(
@@ -513,7 +510,7 @@ BAD_PATHS = ["../x", "a/../../x", "/etc/x", "", ".", "a\nb", "a\x1bb", "a:b", "a
 
 @pytest.mark.parametrize("key", ["data", "model", "outputs", "params", "dependencies"])
 def test_paths_that_cannot_be(jobs: Jobs, key: str) -> None:
-    for path in BAD_PATHS:
+    for path in BAD_PATHS if key == "outputs" else BAD_PATHS[:3]:
         error = jobs.refused(**{key: path if key in ("params", "dependencies") else [path]}, python="absent")
         assert repr(path) in text_of(error) or path in text_of(error), error
 
@@ -534,7 +531,6 @@ def test_paths_that_cannot_be(jobs: Jobs, key: str) -> None:
         {"outputs": ["sub/.dvc/config"]},
         {"outputs": {"a": None, "./a": "json"}},
         {"data": ["big.bin"], "model": ["big.bin"]},
-        {"data": ["set", "set/a.txt"]},
     ],
     ids=str,
 )
@@ -605,17 +601,21 @@ def test_pipes_and_links_where_files_are_named(jobs: Jobs) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
-def test_files_that_the_caller_may_not_read(jobs: Jobs, tmp_path: Path) -> None:
-    """Left out in silence they would make a record that cannot be replayed."""
-    from runner.errors import UsageError
-    from runner.layers import code
-
-    folder = tmp_path / "closed"
-    (folder / "shut").mkdir(parents=True)
-    (folder / "shut/inner.sh").write_text("x")
-    (folder / "shut").chmod(0)
-    script = f"from pathlib import Path; from runner.layers import code; print(code.observe(Path({str(folder)!r}), ()))"
-    for parent in tmp_path.parents:
-        assert parent.exists()
-    assert script and code and UsageError
-    subprocess.run(["true"], check=True)
+def test_folders_that_the_caller_may_not_read_are_not_left_out_in_silence(shell_image: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="replay-tests-") as name:
+        jobs = Jobs(Workspace(Path(name) / "work"), shell_image)
+        jobs.workspace.write("shut/inner.sh", "x")
+        jobs.workspace.jobs(j={"command": "true", "image": shell_image, "python": None})
+        (jobs.workspace.root / "shut").chmod(0o700)
+        for folder in (name, jobs.workspace.root):
+            os.chmod(folder, 0o777)
+        socket = os.stat("/var/run/docker.sock").st_gid
+        done = subprocess.run(
+            ["setpriv", "--reuid=4242", "--regid=4242", f"--groups={socket}", *jobs.workspace.command("run", "--json")],
+            cwd=jobs.workspace.root,
+            env=jobs.workspace.env | {"HOME": name},
+            capture_output=True,
+            check=False,
+        )
+    error = error_of(Done(done))
+    assert done.returncode == 2 and "shut" in error["what"], error

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Done, Workspace, import_image
+from tests.conftest import Done, Workspace
 
 pytestmark = pytest.mark.engine
 
@@ -137,7 +137,8 @@ def test_an_image_with_a_user_and_a_place_of_its_own(
     """USER, WORKDIR, ENTRYPOINT and VOLUME of an image do not move a job elsewhere; its ENV counts."""
     tag = f"replay-tests/own:{os.urandom(4).hex()}"
     (tmp_path / "Dockerfile").write_text(
-        f'FROM {shell_image}\nUSER 4242:4242\nWORKDIR /usr\nENTRYPOINT ["env", "KEPT=yes"]\nENV OWN=1\nVOLUME /var/own\n'
+        f"FROM {shell_image}\nUSER 4242:4242\nWORKDIR /usr\nENV OWN=1\nVOLUME /var/own\n"
+        'ENTRYPOINT ["env", "KEPT=yes"]\n'
     )
     engine.build(tmp_path, tag)
     try:
@@ -163,7 +164,8 @@ def test_data_and_models_are_read_only_and_other_runs_out_of_reach(job: Any, wor
     workspace.write("model/m.bin", "weights")
     workspace.dvc("add", "data/d.csv", "model/m.bin")
     done = job(
-        "for f in data/d.csv model/m.bin; do cat $f; (echo x > $f) 2>/dev/null && echo WROTE; rm -f $f 2>/dev/null && echo REMOVED;"
+        "for f in data/d.csv model/m.bin; do cat $f; (echo x > $f) 2>/dev/null && echo WROTE;"
+        " rm -f $f 2>/dev/null && echo REMOVED;"
         " ln $f /tmp/l 2>/dev/null && echo LINKED; done; ls /workspace/.. ; ls -a /workspace; echo free > data/other",
         "--json",
         data=["data/d.csv"],
@@ -232,7 +234,8 @@ def test_a_job_that_forks_without_end_is_bounded(job: Any, workspace: Workspace)
 
 
 def test_limits_reach_the_engine(job: Any, workspace: Workspace) -> None:
-    read = "cat $c/memory/memory.limit_in_bytes $c/memory.max $c/pids/pids.max $c/pids.max $c/cpu/cpu.cfs_quota_us $c/cpu.max"
+    read = "cat $c/memory/memory.limit_in_bytes $c/pids/pids.max $c/cpu/cpu.cfs_quota_us"
+    read += " $c/memory.max $c/pids.max $c/cpu.max"
     done = job(
         f"c=/sys/fs/cgroup; {read} 2>/dev/null; cat /proc/mounts",
         "--json",

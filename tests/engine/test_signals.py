@@ -1,0 +1,128 @@
+"""Signals: a run that is stopped ends cleanly and says so; one that was killed is swept by the next command."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from typing import Any
+
+import pytest
+
+from tests.conftest import Workspace, connect
+
+pytestmark = pytest.mark.engine
+
+WAITS = "trap 'echo cleaning up; exit 5' TERM; echo ready; sleep 60 & wait"
+STUBBORN = "trap '' TERM; echo ready; sleep 60"
+
+
+@pytest.fixture
+def here(workspace: Workspace, shell_image: str) -> Workspace:
+    image = {"image": shell_image, "python": None}
+    workspace.jobs(
+        waits={"command": WAITS, "outputs": ["r"]} | image,
+        stubborn={"command": STUBBORN} | image,
+        ok={"command": "true"} | image,
+    )
+    return workspace
+
+
+def until_ready(process: subprocess.Popen[bytes]) -> None:
+    """Return once the job has said that it is up."""
+    assert process.stderr
+    lines = b""
+    for line in iter(process.stderr.readline, b""):
+        lines += line
+        if line == b"ready\n":
+            return
+    pytest.fail(f"the job never started: {lines!r}")
+
+
+def listed(here: Workspace) -> dict[str, Any]:
+    (row,) = here.replay("ls", "--json").json["runs"]
+    return row
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_job_cleanly(here: Workspace, number: signal.Signals) -> None:
+    process = here.start("run", "waits")
+    until_ready(process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130, (out, err)
+    assert b"cleaning up" in err
+    assert b"interrupted" in out
+    assert b"Traceback" not in err
+    assert here.containers() == []
+    assert list((here.store / "scratch").iterdir()) == []
+    (record,) = here.root.glob("state_specs/*.record.json")
+    assert json.loads(record.read_text())["outcome"]["ending"] == "interrupted"
+    row = listed(here)
+    assert row["outcome"] == "interrupted"
+    again = here.replay("replay", row["run_id"])
+    assert again.code == 2
+    assert "was interrupted" in again.err
+
+
+def test_a_second_signal_does_not_wait_for_a_stubborn_job(here: Workspace) -> None:
+    process = here.start("run", "stubborn", "--json")
+    while not any(log.read_bytes() for log in here.store.glob("runs/*/stdout")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    since = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert time.monotonic() - since < 6, "TERM is given ten seconds, a second signal none"
+    assert process.returncode == 130
+    assert json.loads(out)["ending"] == "interrupted"
+    assert here.containers() == []
+
+
+def test_a_replay_that_is_stopped_leaves_no_verdict(here: Workspace, shell_image: str) -> None:
+    """The secret is no part of the state, so the same state can end at once or wait."""
+    command = '[ "$WAIT" = no ] || { echo ready; sleep 60 & wait; }'
+    here.jobs(j={"command": command, "image": shell_image, "python": None, "secrets": {"WAIT": "env:WAIT"}})
+    run_id = here.run("j", WAIT="no")["run_id"]
+    process = here.start("replay", run_id, WAIT="yes")
+    until_ready(process)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130, (out, err)
+    assert out == b""
+    assert b"error: interrupted" in err
+    assert here.containers() == []
+    assert list((here.store / "scratch").iterdir()) == []
+
+
+def test_what_a_killed_command_left_is_swept(here: Workspace) -> None:
+    """kill -9: the container goes on until the next command; what other commands are running is left alone."""
+    running = here.start("run", "waits")
+    until_ready(running)
+    killed = here.start("run", "stubborn")
+    until_ready(killed)
+    before = connect().containers_of(json.loads((here.store / "store.json").read_text())["id"])
+    killed.kill()
+    killed.communicate()
+    assert len(here.containers()) == 2, "nobody was there to end it"
+    lost = {run_id for run_id in before.values() if run_id.startswith("stubborn-")}
+    rows = {row["run_id"]: row["outcome"] for row in here.replay("ls", "--json").json["runs"]}
+    assert {rows[run_id] for run_id in lost} == {"interrupted"}
+    assert sorted(rows.values()) == ["interrupted", "running"]
+
+    here.run("ok")
+    assert [run_id.split("-")[0] for run_id in connect().containers_of(
+        json.loads((here.store / "store.json").read_text())["id"]).values()] == ["waits"]  # fmt: skip
+    assert [folder.name.split("-")[0] for folder in (here.store / "scratch").iterdir()] == ["waits"]
+    shown = here.replay("show", *lost)
+    assert "interrupted" in shown.out
+    again = here.replay("replay", *lost)
+    assert again.code == 2
+    assert "never finished" in again.err
+
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=30)
+    assert running.returncode == 130
