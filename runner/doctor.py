@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from runner.errors import ReplayError
+from runner.store.store import find_store
 from runner.tools import containers, git
 from runner.workspace import WORKFILE, open_workspace
 
@@ -78,7 +79,11 @@ def _workspace(start: Path, store: Path | None) -> Iterator[Finding]:
     try:
         workspace = open_workspace(start, store)
     except ReplayError as error:
-        yield Finding("store", "warning", error.what, error.next)
+        folder = store or find_store(start)
+        if (folder / "store.json").exists():
+            yield Finding("store", "missing", f"{error.what}: {error.why}", error.next)
+        else:
+            yield Finding("store", "ok", "none yet; the first run makes one")
         yield from _workfile(start)
         return
     yield Finding("store", "ok", f"{workspace.store.folder}, {len(workspace.run_ids())} runs")

@@ -169,8 +169,8 @@ def container_request(
     scratch, entrypoint = run.scratch, state.image.config.entrypoint or ()
     own = (
         Mount(prepared.workspace, WORKSPACE, read_only=False),
-        Mount(scratch / "home", HOME, read_only=False),
-        Mount(scratch / "tmp", "/tmp", read_only=False),
+        Mount(scratch / "home", HOME, read_only=False, scratch=True),
+        Mount(scratch / "tmp", "/tmp", read_only=False, scratch=True),
         Mount(scratch / "passwd", "/etc/passwd"),
         Mount(scratch / "group", "/etc/group"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ _SKIPPED = frozenset({".git", ".dvc", ".venv", "venv", ".replay", "node_modules"
 
 
 class Findings(msgspec.Struct, frozen=True):
-    """What was found; paths are relative to the folder."""
+    """What was found; paths are relative to the folder. `program` is a console script of the project itself."""
 
     stages: tuple[str, ...] = ()
     script: str | None = None
+    program: str | None = None
     requirements: str | None = None
     image_folders: tuple[str, ...] = ()
     dockerfile: bool = False
@@ -32,10 +34,12 @@ def find(root: Path) -> Findings:
     folders = sorted(p for p in images.iterdir() if _is_image(p)) if images.is_dir() else []
     scripts = [name for name in _ENTRY_POINTS if (root / name).is_file()]
     scripts += sorted(path.name for path in root.glob("*.py") if path.name not in _ENTRY_POINTS)
+    requirements = next((name for name in _REQUIREMENTS if (root / name).is_file()), None)
     return Findings(
         stages=_stages(root),
         script=scripts[0] if scripts else None,
-        requirements=next((name for name in _REQUIREMENTS if (root / name).is_file()), None),
+        program=_program(root) if requirements == "pyproject.toml" and not scripts else None,
+        requirements=requirements,
         image_folders=tuple(f"images/{folder.name}" for folder in folders),
         dockerfile=(root / "Dockerfile").is_file(),
         data=tuple(sorted(_data(root))),
@@ -45,7 +49,7 @@ def find(root: Path) -> Findings:
 
 def workfile(found: Findings) -> str:
     """The text of a `replay.yaml` that loads as it is; what could not be found stands as a comment."""
-    names = found.stages or ((Path(found.script).stem if found.script else "job"),)
+    names = found.stages or (Path(found.script).stem if found.script else found.program or "job",)
     jobs = "\n".join(_job(name, found, is_stage=bool(found.stages)) for name in names)
     return (
         "# The jobs of this workspace. `replay run JOB` records one, `replay RUN` runs a recorded one again.\n"
@@ -59,7 +63,7 @@ def _job(name: str, found: Findings, *, is_stage: bool) -> str:
     if is_stage:
         lines.append(f"    stage: {_quoted(name)}             # command, deps, params and outs as in dvc.yaml")
     else:
-        command = f"python {found.script}" if found.script else "echo 'say here what is to be run'"
+        command = f"python {found.script}" if found.script else found.program or "echo 'say here what is to be run'"
         lines.append(f"    command: {_quoted(command)}    # a string goes to `sh -c`, a list is executed as it is")
     lines.append(
         f"    image: {_quoted(_image(found))}    # a folder with a Dockerfile or recipe, or any image reference"
@@ -97,6 +101,17 @@ def _image(found: Findings) -> str:
 
 def _is_image(folder: Path) -> bool:
     return (folder / "Dockerfile").is_file() or (folder / "recipe.yaml").is_file()
+
+
+def _program(root: Path) -> str | None:
+    """The first console script that `pyproject.toml` declares; a job can call it by name."""
+    try:
+        described = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    project = described.get("project")
+    scripts = project.get("scripts") if isinstance(project, dict) else None
+    return next(iter(scripts), None) if isinstance(scripts, dict) else None
 
 
 def _stages(root: Path) -> tuple[str, ...]:

@@ -9,9 +9,10 @@ import typer
 from runner import collect, doctor, scaffold
 from runner.cli.output import print_json, table
 from runner.environment import locks
-from runner.errors import Exit, UsageError
+from runner.errors import Exit, OutsideError, UsageError
 from runner.store.files import write_atomic
 from runner.store.runs import RunStatus
+from runner.tools.containers import connect
 from runner.workspace import WORKFILE, open_workspace
 
 
@@ -36,11 +37,13 @@ def gc(dry_run: bool, store: Path | None, as_json: bool) -> int:
         garbage = collect.find_garbage(workspace)
         if not dry_run:
             collect.remove(workspace.store, garbage)
+        layers = _layers(workspace.store.id, remove=not dry_run)
     if as_json:
         print_json(
             {
                 "blobs": list(garbage.blobs),
                 "paths": sorted(str(path.relative_to(workspace.store.folder)) for path in garbage.paths),
+                "images": sorted(layers),
                 "bytes": garbage.size,
                 "removed": not dry_run,
             }
@@ -48,7 +51,22 @@ def gc(dry_run: bool, store: Path | None, as_json: bool) -> int:
     else:
         verb = "would remove" if dry_run else "removed"
         typer.echo(f"{verb} {len(garbage.blobs)} blobs and {len(garbage.paths)} other things, {garbage.size >> 10} KiB")
+        if layers:
+            typer.echo(f"{verb} {len(layers)} images with copies of them from the engine")
     return Exit.OK
+
+
+def _layers(store_id: str, *, remove: bool) -> dict[str, int]:
+    """Images that hold copies of the store's files for an engine that does not see them; a run makes them anew."""
+    try:
+        engine = connect()
+        layers = engine.layers_of(store_id)
+    except OutsideError:
+        return {}
+    if remove:
+        for image_id in layers:
+            engine.remove_image(image_id)
+    return layers
 
 
 def init(force: bool, as_json: bool) -> int:

@@ -105,7 +105,7 @@ def session(workspace: Workspace, *, quiet: bool) -> Iterator[Session]:
     progress = Progress(quiet)
     try:
         with listening() as interrupts:
-            yield Session(workspace, connect(), interrupts, progress.say, None if quiet else progress.echo)
+            yield Session(workspace, connect(progress.say), interrupts, progress.say, None if quiet else progress.echo)
     finally:
         progress.close()
 

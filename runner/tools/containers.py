@@ -40,15 +40,20 @@ _DEFAULT_PROCESSES = 4096
 # What the engine's init process, tini, says when it cannot start the program, and its exit codes then.
 _NOT_STARTED = re.compile(rb"\[FATAL tini \(\d+\)\] exec (.+) failed: (.+)\n")
 _NOT_STARTED_CODES = (126, 127)
+_MOST_SAID = 4096
 _START_ENGINE = "start it (`systemctl start docker`, Docker Desktop, or `make engine` here); `replay doctor` tells more"
 
 
 class Mount(msgspec.Struct, frozen=True):
-    """A file or folder of this machine at a path in the container."""
+    """A file or folder of this machine at a path in the container; what can be written is a folder.
+
+    What is in a `scratch` folder matters to no one but a container: it is not taken to an engine elsewhere.
+    """
 
     source: Path
     target: str
     read_only: bool = True
+    scratch: bool = False
 
 
 class ContainerRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,11 +111,20 @@ class ExecutableMissingError(OutsideError):
     """The image does not hold the program that the command names."""
 
 
-class Engine:
-    """One container engine. Methods raise `OutsideError` when the engine cannot be reached or fails."""
+class _UnseenError(OutsideError):
+    """The engine does not find what is to be mounted."""
 
-    def __init__(self, client: APIClient, where: str) -> None:
+
+class Engine:
+    """One container engine. Methods raise `OutsideError` when the engine cannot be reached or fails.
+
+    `say` is told when files must be sent to an engine that does not see this machine's.
+    """
+
+    def __init__(self, client: APIClient, where: str, say: Callable[[str], None] = lambda _text: None) -> None:
         self._client = client
+        self._say = say
+        self._sees_files: bool | None = True if where.startswith(("unix:", "npipe:")) else None
         self.where = where
 
     # --- facts
@@ -225,14 +239,64 @@ class Engine:
     ) -> Ended:
         """Run a container to its end; it is removed whatever happens. Output goes to `sink` as it comes.
 
-        A signal or `watch` ends it: TERM, then KILL after 10 s, or at once at the second signal.
+        A signal or `watch` ends it: TERM, then KILL after 10 s, or at once at the second signal. An engine
+        that does not see this machine's files gets copies, and what the container wrote is brought back.
         """
         with interrupts.held():
-            container = self._create(request)
-            try:
-                return self._run_created(container, request, sink, interrupts, watch)
-            finally:
-                self.remove(container)
+            if self._sees(request):
+                try:
+                    return self._run_here(request, sink, interrupts, watch)
+                except _UnseenError:
+                    if not all(mount.source.exists() for mount in request.mounts):
+                        raise
+                    self._sees_files = False
+            return self._run_elsewhere(request, sink, interrupts, watch)
+
+    def layers_of(self, store_id: str) -> dict[str, int]:
+        """Images made for containers of that store because the engine does not see its files: id to size."""
+        from runner.tools import elsewhere
+
+        with self._errors("list the images"):
+            return elsewhere.layers_of(self._client, store_id)
+
+    def remove_image(self, image_id: str) -> None:
+        """An image that is gone or in use is no error."""
+        from docker.errors import APIError
+
+        with contextlib.suppress(APIError), self._errors(f"remove image {image_id}"):
+            self._client.remove_image(image_id)
+
+    def _sees(self, request: ContainerRequest) -> bool:
+        """Whether mounts work. A local engine is believed until it refuses one; another is asked once, as it may
+        have files of its own at the same paths."""
+        if self._sees_files is None and request.mounts:
+            from runner.tools import elsewhere
+
+            with self._errors("find out whether the engine sees this machine's files"):
+                self._sees_files = elsewhere.sees(self._client, request)
+        return self._sees_files is not False
+
+    def _run_here(self, request: ContainerRequest, sink: OutputSink, interrupts: Interrupts, watch: Watch) -> Ended:
+        container = self._create(request)
+        try:
+            return self._run_created(container, request, sink, interrupts, watch)
+        finally:
+            self.remove(container)
+
+    def _run_elsewhere(
+        self, request: ContainerRequest, sink: OutputSink, interrupts: Interrupts, watch: Watch
+    ) -> Ended:
+        from runner.tools import elsewhere
+
+        with self._errors("send files to the engine"):
+            placed = elsewhere.place(self._client, request, interrupts, self._say)
+        try:
+            ended = self._run_here(placed.request, sink, interrupts, watch)
+            with self._errors("bring files back from the engine"):
+                stopped = elsewhere.bring_back(self._client, placed, request, interrupts, watch)
+        finally:
+            self.remove(placed.holder)
+        return msgspec.structs.replace(ended, stopped=ended.stopped or stopped)
 
     def containers_of(self, store_id: str) -> dict[str, str]:
         """Containers left by commands on that store: container id to run-id."""
@@ -289,17 +353,18 @@ class Engine:
 
     def _follow(self, stream: _Attached, sink: OutputSink, interrupts: Interrupts, stopping: _Stopping) -> str | None:
         """Pass output on until the stream ends; what the engine said if it could not start the program."""
-        refusal = None
+        said = b""  # tini writes its line in pieces
         while True:
             waiting: list[_Attached | Interrupts] = [stream] if interrupts.count else [stream, interrupts]
             ready, _, _ = select.select(waiting, [], [], _TICK_S)
             if stream in ready:
                 frames = stream.read()
                 if frames is None:
-                    return refusal
+                    match = _NOT_STARTED.fullmatch(said)
+                    return match[2].decode(errors="replace") if match else None
                 for kind, data in frames:
-                    if kind == 2 and (match := _NOT_STARTED.fullmatch(data)):
-                        refusal = match[2].decode(errors="replace")
+                    if len(said) < _MOST_SAID:
+                        said += data
                     sink.write(kind, data)
             stopping.step()
 
@@ -427,7 +492,7 @@ class _Attached:
             self._socket.close()
 
 
-def connect() -> Engine:
+def connect(say: Callable[[str], None] = lambda _text: None) -> Engine:
     """The engine that the docker client would use: DOCKER_HOST, DOCKER_CONTEXT, the current context, the
     default socket. Raises `OutsideError` when none answers."""
     host = os.environ.get("DOCKER_HOST") or _context_host() or "unix:///var/run/docker.sock"
@@ -441,7 +506,7 @@ def connect() -> Engine:
             client = docker.APIClient(base_url=host, version="auto", timeout=600)
     except (DockerException, OSError) as error:
         raise _no_engine(host, error) from error
-    return Engine(client, host)
+    return Engine(client, host, say)
 
 
 def _no_engine(host: str, error: Exception) -> OutsideError:
@@ -502,7 +567,7 @@ def _container_config(client: APIClient, request: ContainerRequest) -> dict[str,
         ],
         read_only=request.read_only,
         cap_drop=["ALL"],
-        
+        security_opt=["no-new-privileges"],
         init=True,
         log_config={"Type": "none"},
         mem_limit=limits.memory,
@@ -566,18 +631,27 @@ def _words(error: Any) -> str:
     return str(getattr(error, "explanation", None) or error).strip()
 
 
+def is_unseen(words: str) -> bool:
+    """Whether the engine says that what is to be mounted is not there, as docker and podman put it."""
+    return "bind source path does not exist" in words or ("statfs" in words and "no such file" in words)
+
+
 def _create_error(error: Any) -> OutsideError:
     words = _words(error)
     if "no command specified" in words.lower():
         return OutsideError("the job has no command", words)
+    if is_unseen(words):
+        return _UnseenError("the engine does not find what is to be mounted", words, "run the command again")
     return OutsideError("the engine refused to create the container", words)
 
 
 def _start_error(error: Any, request: ContainerRequest) -> OutsideError:
     words = _words(error)
+    if is_unseen(words):
+        return _UnseenError("the engine does not find what is to be mounted", words, "run the command again")
     if "executable file not found" in words or "no such file or directory" in words:
         return _not_started(request, words.splitlines()[-1][-300:])
-    return OutsideError("the engine could not start the container", words)
+    return OutsideError("the engine could not start the container", words, "if this goes on, restart the engine")
 
 
 def _not_started(request: ContainerRequest, words: str) -> ExecutableMissingError:

@@ -22,7 +22,7 @@ RANDOM = "cat /proc/sys/kernel/random/uuid"
 TOOL = "#!/bin/sh\necho tool\n"
 JOBS = {
     "steady": {
-        "command": "mkdir out && cat m.txt p.yaml lib/code.txt >out/a.txt && cp tool.sh out/ && echo said && echo hm >&2",
+        "command": "mkdir out; cat m.txt p.yaml lib/code.txt >out/a.txt; cp tool.sh out/; echo said; echo hm >&2",
         "outputs": {"out": "bytes", "stdout": "text"},
         "params": "p.yaml",
         "model": ["m.txt"],
@@ -34,7 +34,11 @@ JOBS = {
         "outputs": {"m.json": {"compare": "json", "rtol": 0.5}},
     },
     "random": {"command": f"{RANDOM} >r.txt; echo same >s.txt; echo 1 >only.txt", "outputs": ["r.txt", "s.txt"]},
-    "where": {"command": f"{WHERE} >where.txt; echo same >s.txt", "outputs": ["where.txt", "s.txt"], "model": ["m.txt"]},
+    "where": {
+        "command": f"{WHERE} >where.txt; echo same >s.txt",
+        "outputs": ["where.txt", "s.txt"],
+        "model": ["m.txt"],
+    },
     "exits": {
         "command": f'case "$({WHERE})" in */template*) exit 0;; *) exit 3;; esac',
         "outputs": [],

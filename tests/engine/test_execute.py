@@ -47,7 +47,7 @@ def test_a_job_is_shut_in(job: Any, workspace: Workspace) -> None:
         "id; cat /etc/passwd; cat /proc/self/status; echo net: $(ls /sys/class/net);"
         "for d in /workspace /tmp $HOME; do echo x > $d/probe && echo wrote $d; done;"
         "for d in / /etc /usr/bin /root /etc/passwd /opt; do (echo x > $d/probe) 2>/dev/null && echo WROTE $d; done;"
-        "echo $HOME $USER $LOGNAME $(cat /proc/sys/kernel/hostname); pwd; : > /dev/full 2>/dev/null; ls -a /tmp $HOME",
+        "echo $HOME $USER $LOGNAME $(cat /proc/sys/kernel/hostname); pwd; : > /dev/full 2>/dev/null; ls -a /tmp $HOME; cat /proc/mounts",
         "--json",
     )
     assert done.code == 0, done
@@ -59,6 +59,8 @@ def test_a_job_is_shut_in(job: Any, workspace: Workspace) -> None:
     assert status["Groups"].split() == [str(os.getgid() or 1000)]
     assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
     assert status["NoNewPrivs"] == "1"
+    root = next(fields for fields in map(str.split, said.splitlines()) if len(fields) == 6 and fields[1] == "/")
+    assert "ro" in root[3].split(","), "also for a root that the job's user could write to"
     assert status["Seccomp"] != "0"
     assert "\nnet: lo\n" in said
     assert [line for line in said.splitlines() if line.lower().startswith("wrote")] == [
@@ -166,7 +168,8 @@ def test_data_and_models_are_read_only_and_other_runs_out_of_reach(job: Any, wor
     done = job(
         "for f in data/d.csv model/m.bin; do cat $f; (echo x > $f) 2>/dev/null && echo WROTE;"
         " rm -f $f 2>/dev/null && echo REMOVED;"
-        " ln $f /tmp/l 2>/dev/null && echo LINKED; done; ls /workspace/.. ; ls -a /workspace; echo free > data/other",
+        " ln $f /tmp/l 2>/dev/null && echo LINKED; done; ls /workspace/.. ; ls -a /workspace; echo free > data/other;"
+        " cat /proc/mounts",
         "--json",
         data=["data/d.csv"],
         model=["model/m.bin"],
@@ -174,6 +177,11 @@ def test_data_and_models_are_read_only_and_other_runs_out_of_reach(job: Any, wor
     )
     said = stdout(workspace, done)
     assert said.startswith("a,b\nweights"), done
+    options = {line.split()[1]: line.split()[3].split(",") for line in said.splitlines() if " /workspace/" in line}
+    assert {target: "ro" in found for target, found in options.items()} == {
+        "/workspace/data/d.csv": True,
+        "/workspace/model/m.bin": True,
+    }
     assert not {"WROTE", "REMOVED", "LINKED", "scratch", ".replay", ".dvc"} & set(said.split())
     assert (workspace.root / "data/d.csv").read_text() == "a,b\n"
     done = job("ln -s data/d.csv linked", "--json", data=["data/d.csv"], outputs={"linked": None})

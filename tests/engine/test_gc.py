@@ -56,7 +56,7 @@ def test_a_forgotten_run_frees_what_only_it_needed(packaged: Recorded) -> None:
     assert files(packaged.store) == before and not planned["removed"] and planned["blobs"] and planned["bytes"]
     done = collect(packaged)
     assert done == planned | {"removed": True}
-    assert {name: entries(cache / name) for name in full} == dict.fromkeys(full, [])
+    assert {name: entries(cache / name) for name in full} == {name: [] for name in full}
     assert not entries(packaged.store / "locks") and not entries(packaged.store / "images")
     assert not [file for file in (packaged.store / "blobs").rglob("*") if file.is_file()]
     assert collect(packaged)["blobs"] == []
@@ -76,12 +76,12 @@ def test_one_of_two_runs_keeps_what_both_need(recorded: Recorded) -> None:
 def test_gc_while_a_job_runs(recorded: Recorded) -> None:
     """It goes ahead, and neither the running job nor its replay misses anything."""
     recorded.write("lib/code.txt", "another\n")
-    slow = "cat lib/code.txt m.txt >r.txt; i=0; while [ ! -e stop ] && [ $i -lt 200 ]; do i=$((i+1)); sleep 0.1; done"
+    wait = 'while [ "$HOW" = wait-for-stop ] && [ ! -e stop ]; do sleep 0.1; done'
     image = recorded.spec("steady")["observed"]["image"]["reference"]
-    recorded.jobs(slow={"command": slow, "image": image, "python": None, "outputs": ["r.txt"], "model": ["m.txt"]})
-    for run_id in recorded.ids.values():
-        recorded.replay("rm", run_id)
-    running = recorded.start("run", "slow", "--json")
+    slow = {"command": f"cat lib/code.txt m.txt >r.txt; {wait}", "secrets": {"HOW": "env:HOW"}, "limits": {"time": 60}}
+    recorded.jobs(slow=slow | {"image": image, "python": None, "outputs": ["r.txt"], "model": ["m.txt"]})
+    assert recorded.replay("rm", *recorded.ids.values()).code == 0
+    running = recorded.start("run", "slow", "--json", HOW="wait-for-stop")
     work = wait_for(recorded, "scratch/*/work/r.txt")
     assert recorded.replay("rm", "slow-").code == 2, "a running run cannot be forgotten"
     shown = recorded.replay("ls", "--status", "running", "--json").json["runs"]
@@ -94,7 +94,7 @@ def test_gc_while_a_job_runs(recorded: Recorded) -> None:
     run_id = shown[0]["run_id"]
     recorded.write("replay.yaml", "")
     recorded.forget_caches()
-    assert recorded.replayed(run_id)["verdict"] == "identical", out
+    assert recorded.replayed(run_id, HOW="go-on")["verdict"] == "identical", out
 
 
 def wait_for(recorded: Recorded, pattern: str) -> Path:

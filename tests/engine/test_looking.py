@@ -38,7 +38,9 @@ def test_ls_filters_and_orders(recorded: Recorded) -> None:
     steady = recorded.ids["steady"]
     rows = ls(recorded)
     assert ids(rows) == set(recorded.ids.values())
-    assert [(r["created"], r["run_id"]) for r in rows] == sorted(((r["created"], r["run_id"]) for r in rows), reverse=True)
+    assert [(r["created"], r["run_id"]) for r in rows] == sorted(
+        ((r["created"], r["run_id"]) for r in rows), reverse=True
+    )
     assert ids(ls(recorded, "--job", "steady")) == ids(ls(recorded, "--label", "eu")) == {steady}
     assert ids(ls(recorded, "--status", "failed")) == {recorded.ids["fails"]}
     assert ids(ls(recorded, "--status", "ok", "--job", "where")) == {recorded.ids["where"]}
@@ -90,7 +92,7 @@ def test_run_ids_may_be_cut(recorded: Recorded) -> None:
     run_id = recorded.ids["steady"]
     for part in (run_id, run_id[-6:], "steady", run_id[2:]):
         assert recorded.replay("show", part, "--json").json["run_id"] == run_id
-    many = recorded.error("show", "-2", code=2)
+    many = recorded.error("show", run_id.split("-")[1], code=2)
     assert "several" in many["what"] and many["next"]
     none = recorded.error("show", "nothere", code=2)
     assert "nothere" in none["what"] and "ls" in none["next"]
@@ -190,7 +192,9 @@ def test_diff_names_what_moved_layer_by_layer(recorded: Recorded) -> None:
     assert {name for name, _ in moved} == {"code", "model"}
     assert set(moved) == {("code", "lib/code.txt"), ("code", "lib/more.txt"), ("model", "m.txt")}
     layers = [change["layer"] for change in found["changes"]]
-    assert layers == sorted(layers, key=["code", "params", "image", "dependencies", "env", "data", "model", "access"].index)
+    assert layers == sorted(
+        layers, key=["code", "params", "image", "dependencies", "env", "data", "model", "access"].index
+    )
     assert "execution state drift" in found["diagnosis"]["kind"] and found["diagnosis"]["evidence"]
 
     text = recorded.replay("diff", first, second)

@@ -158,7 +158,10 @@ def test_failed_is_another_exit_status(recorded: Recorded) -> None:
 
 def test_an_unfinished_run_has_nothing_to_compare_with(recorded: Recorded) -> None:
     run_id = recorded.ids["steady"]
-    for place in (recorded.store / "runs" / run_id / "record.json", recorded.spec_path(run_id).with_suffix(".record.json")):
+    for place in (
+        recorded.store / "runs" / run_id / "record.json",
+        recorded.spec_path(run_id).with_suffix(".record.json"),
+    ):
         place.unlink()
     assert "never finished" in recorded.error("replay", run_id, code=2)["what"]
 
@@ -193,7 +196,7 @@ def test_a_service_outside_makes_it_diverge(python_workspace: Workspace, service
     """A job with an open network reads a page that changes between record and replay, and stays so."""
     python_workspace.jobs(
         net={
-            "command": ["python", "-c", "import urllib.request as u; print(u.urlopen(input_url()).read().decode())"],
+            "command": ["python3", "-c", "import urllib.request as u; print(u.urlopen(input_url()).read().decode())"],
             "image": python_workspace.image,  # type: ignore[attr-defined]
             "outputs": ["stdout"],
             "network": "open",
@@ -249,7 +252,12 @@ def edit(file: Path, old: str, new: str) -> None:
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("MODE: prod", "MODE: test"), ("reference: ", "reference: x"), ("compare: text", "compare: json"), ("prod\n", "tst\n")],
+    [
+        ("MODE: prod", "MODE: test"),
+        ("reference: ", "reference: x"),
+        ("compare: text", "compare: json"),
+        ("prod\n", "tst\n"),
+    ],
     ids=["state", "observed", "contract", "labels"],
 )
 @pytest.mark.parametrize("place", ["state_specs", "store"])
@@ -292,7 +300,12 @@ def test_a_flipped_bit_is_never_identical(recorded: Recorded) -> None:
     state = recorded.spec("steady")["state"]
     recorded.forget_caches()
     runs = len(list((recorded.store / "runs").iterdir()))
-    for digest in (state["code"], code_digests(recorded)["lib/code.txt"], state["params"]["sha256"], state["model"]["m.txt"]):
+    for digest in (
+        state["code"],
+        code_digests(recorded)["lib/code.txt"],
+        state["params"]["sha256"],
+        state["model"]["m.txt"],
+    ):
         whole = recorded.blob(digest).read_bytes()
         flip_bit(recorded.blob(digest))
         assert digest in recorded.error("replay", recorded.ids["steady"], code=5)["what"]
@@ -304,7 +317,9 @@ def test_a_flipped_bit_is_never_identical(recorded: Recorded) -> None:
 
 def test_a_flipped_bit_in_a_recorded_output(recorded: Recorded) -> None:
     """Equal digests need no blob. A difference cannot be judged without it, nor can it be handed out."""
-    outputs = {o["path"]: o["sha256"] for o in recorded.replay("outputs", recorded.ids["where"], "--json").json["outputs"]}
+    outputs = {
+        o["path"]: o["sha256"] for o in recorded.replay("outputs", recorded.ids["where"], "--json").json["outputs"]
+    }
     flip_bit(recorded.blob(outputs["where.txt"]))
     assert outputs["where.txt"] in recorded.error("replay", recorded.ids["where"], code=5)["what"]
     recorded.error("outputs", recorded.ids["where"], "--to", str(recorded.root / "to"), code=5)
@@ -434,7 +449,9 @@ def test_a_view_without_its_blob_is_no_crash(recorded: Recorded) -> None:
 # --- caches ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("parts", [["environments", "views", "stat"], ["trees", "probes", "versions"], ["", "../index.sqlite"]])
+@pytest.mark.parametrize(
+    "parts", [["environments", "views", "stat"], ["trees", "probes", "versions"], ["", "../index.sqlite"]]
+)
 def test_deleting_caches_costs_time_only(packaged: Recorded, parts: list[str]) -> None:
     for part in parts:
         place = packaged.store / "cache" / part

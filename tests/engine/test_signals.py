@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,14 +20,29 @@ STUBBORN = "trap '' TERM; echo ready; sleep 60"
 
 
 @pytest.fixture
-def here(workspace: Workspace, shell_image: str) -> Workspace:
+def here(workspace: Workspace, shell_image: str) -> Iterator[Workspace]:
+    """A workspace whose commands and containers are gone afterwards, however a test ends."""
     image = {"image": shell_image, "python": None}
     workspace.jobs(
         waits={"command": WAITS, "outputs": ["r"]} | image,
         stubborn={"command": STUBBORN} | image,
         ok={"command": "true"} | image,
     )
-    return workspace
+    started: list[subprocess.Popen[bytes]] = []
+    start = workspace.start
+
+    def remembered(*arguments: str, **env: str) -> subprocess.Popen[bytes]:
+        started.append(start(*arguments, **env))
+        return started[-1]
+
+    workspace.start = remembered  # type: ignore[method-assign]
+    yield workspace
+    failed = [process for process in started if process.poll() is None]
+    for process in failed:
+        process.kill()
+        process.communicate()
+    for container in workspace.containers() if failed else ():
+        connect().remove(container)
 
 
 def until_ready(process: subprocess.Popen[bytes]) -> None:

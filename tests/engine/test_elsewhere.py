@@ -1,0 +1,278 @@
+"""An engine that does not see this machine's files gives the same results as one that does.
+
+It is a real engine of its own, in a mount namespace where another file system covers the folder that holds all
+stores and workspaces of these tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from runner.errors import OutsideError
+from runner.tools.containers import ContainerRequest, Engine, Mount, connect
+from runner.tools.interrupts import Interrupts
+from tests.conftest import REQUIRED, Index, Workspace, wheel
+from tests.engine.conftest import Recorded
+
+pytestmark = pytest.mark.engine
+
+TWIN = "twin"
+
+
+class Elsewhere(NamedTuple):
+    """The engine elsewhere, by its socket and by network; both lead to the same one."""
+
+    engine: Engine
+    by_network: str
+    twin: Path
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"DOCKER_HOST": self.engine.where}
+
+    def images(self) -> dict[str, Any]:
+        return {one["Id"]: one["Created"] for one in self.engine._client.images()}
+
+    def left(self) -> list[str]:
+        """Containers and volumes that are there now."""
+        containers = [one["Id"] for one in self.engine._client.containers(all=True)]
+        return containers + [one["Name"] for one in self.engine._client.volumes()["Volumes"] or ()]
+
+
+def _connected(host: str) -> Engine:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", host)
+        return connect()
+
+
+def _started(process: subprocess.Popen[bytes], host: str, log: Path) -> Engine:
+    until = time.monotonic() + 30
+    while time.monotonic() < until and process.poll() is None:
+        with contextlib.suppress(OutsideError):
+            return _connected(host)
+        time.sleep(0.05)
+    message = f"a second engine cannot be started: {log.read_text()[-500:]}"
+    pytest.fail(message) if REQUIRED else pytest.skip(message)
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def elsewhere(engine: Engine, shell_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
+    """Ends with the test run. At `twin` it has a folder of its own that has the path of one here."""
+    if os.getuid() != 0 or not shutil.which("dockerd"):
+        message = "a second engine needs root and dockerd"
+        pytest.fail(message) if REQUIRED else pytest.skip(message)
+    hidden = tmp_path_factory.getbasetemp()
+    twin = hidden / TWIN
+    twin.mkdir()
+    twin.joinpath("mine").write_text("ours")
+    place = Path(tempfile.mkdtemp(prefix="replay-elsewhere-"))
+    host, network = f"unix://{place}/socket", f"tcp://127.0.0.1:{_free_port()}"
+    hide = f'mount -t tmpfs none {hidden} && mkdir {twin} && echo theirs > {twin}/mine && exec "$@"'
+    command = f"dockerd --data-root {place}/data --exec-root {place}/run --pidfile {place}/pid --host {host}"
+    command += f" --host {network} --tls=false --bridge=none --iptables=false --ip-forward=false --ip-masq=false"
+    with (place / "log").open("wb") as log:
+        process = subprocess.Popen(
+            ["unshare", "--mount", "sh", "-c", hide, "sh", *command.split()], stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        found = _started(process, host, place / "log")
+        found.load(engine.save(shell_image))
+        yield Elsewhere(found, network, twin)
+    finally:
+        process.terminate()
+        process.wait(60)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+# --- whole runs -----------------------------------------------------------------------------------------------
+
+COMMAND = """
+cat code.txt p.yaml data/set/a.txt data/one.txt m.bin > out.txt; echo $S | head -c 2 >> out.txt
+for f in data/set/a.txt data/one.txt m.bin; do
+  (echo x > $f) 2>/dev/null && echo WROTE; rm -f $f 2>/dev/null && echo REMOVED; done
+for d in / /etc /opt/replay; do (echo x > $d/probe) 2>/dev/null && echo WROTE $d; done
+rm gone.txt; mkdir folder folder/deep; cp tool.sh folder/; echo 1 > folder/deep/x; ln folder/deep/x folder/hard
+ln -s out.txt link; ln -s /etc/passwd away; mkfifo pipe; echo more >> changed.txt
+unset S; id; cat /etc/passwd; ls -a /tmp $HOME; env; echo said; echo oh >&2; exit 0
+"""
+OUTPUTS = "out.txt folder link away pipe gone.txt changed.txt stdout".split()
+
+
+@pytest.fixture
+def full(workspace: Workspace, shell_image: str) -> Workspace:
+    """A job that uses all there is; its outputs are good, missing, special and outside."""
+    workspace.git("init", "-q")
+    workspace.dvc("init")
+    for path in ("data/set/a.txt", "data/set/deep/b.txt", "data/one.txt", "code.txt", "gone.txt", "changed.txt"):
+        workspace.write(path, f"{path}\n")
+    workspace.write("m.bin", "weights\n")
+    workspace.write("tool.sh", "#!/bin/sh\n", 0o755)
+    workspace.write("p.yaml", "rate: 1\n")
+    workspace.dvc("add", "data/set", "data/one.txt")
+    job = {"command": COMMAND, "image": shell_image, "python": None, "data": ["data/set", "data/one.txt"]}
+    job |= {"model": ["m.bin"], "params": "p.yaml", "secrets": {"S": "env:S"}, "outputs": OUTPUTS, "env": {"A": "1"}}
+    workspace.jobs(j=job)
+    workspace.env["S"] = "secretvalue"
+    return workspace
+
+
+def _record(workspace: Workspace, **env: str) -> dict[str, Any]:
+    done = workspace.replay("run", "j", "--json", **env)
+    assert done.code == 4, done  # some outputs are meant to be missing
+    return done.json
+
+
+def test_a_run_gives_the_same_there_as_here(full: Workspace, elsewhere: Elsewhere) -> None:
+    here, there = _record(full), _record(full, **elsewhere.env)
+    said = [(full.store / "runs" / run["run_id"] / "stdout").read_text() for run in (here, there)]
+    assert said[0] == said[1]
+    assert "said\n" in said[0] and "WROTE" not in said[0] and "REMOVED" not in said[0]
+    for key in ("state_digest", "exit_code", "outputs", "problems", "undeclared", "ending"):
+        assert here[key] == there[key], key
+    assert [(one["path"], one["problem"]) for one in there["problems"]] == [
+        ("away", "outside"),
+        ("gone.txt", "missing"),
+        ("pipe", "special"),
+    ]
+    assert {"folder/deep/x", "folder/hard", "folder/tool.sh", "link", "out.txt", "stdout"} <= {
+        one["path"] for one in there["outputs"]
+    }
+    assert not elsewhere.left()
+
+    before = elsewhere.images()
+    again = full.replay(here["run_id"], **elsewhere.env)
+    assert again.code == 0, again
+    assert "IDENTICAL" in again.out
+    assert "sending" not in again.err
+    assert elsewhere.images() == before, "nothing is sent twice"
+    assert not elsewhere.left()
+
+    collected = full.replay("gc", "--json", **elsewhere.env).json["images"]
+    assert len(collected) == 1
+    assert set(elsewhere.images()) == set(before) - set(collected)
+    first = full.replay(here["run_id"], **elsewhere.env)
+    assert first.code == 0, first
+    assert "sending" in first.err, "the first time it says so"
+    assert set(elsewhere.images()) == set(before), "the same content gives the same image"
+    full.replay("gc", **elsewhere.env)
+
+
+def test_an_interrupt_ends_a_run_there_and_leaves_nothing(
+    workspace: Workspace, elsewhere: Elsewhere, shell_image: str
+) -> None:
+    workspace.jobs(long={"command": "echo up >y; cat y; sleep 60", "image": shell_image, "python": None})
+    process = workspace.start("run", "long", **elsewhere.env)
+    assert process.stdout and process.stderr
+    assert b"up\n" in iter(process.stderr.readline, b"")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    (path,) = (workspace.root / "state_specs").glob("*.record.json")
+    record = json.loads(path.read_text())
+    assert record["outcome"]["ending"] == "interrupted"
+    assert record["undeclared"] == ["y"], "what it wrote until then was brought back"
+    assert not elsewhere.left()
+    workspace.replay("gc", **elsewhere.env)
+
+
+def test_packages_are_compiled_locked_and_run_there(
+    packaged: Recorded, elsewhere: Elsewhere, index: Index, engine: Engine, python311: str
+) -> None:
+    """A run recorded here: its image comes there from the store's archive, its environment as a layer."""
+    wanted = engine.image(python311)
+    assert wanted
+    packaged.forget_caches()
+    replayed = packaged.replayed(packaged.ids["py"], **elsewhere.env)
+    assert replayed["verdict"] == "identical"
+    assert replayed["state_digest"] == packaged.spec("py")["digest"]
+    before = elsewhere.images()
+    assert packaged.replayed(packaged.ids["py"], **elsewhere.env)["verdict"] == "identical"
+    assert elsewhere.images() == before
+
+    (found,) = (one for one in elsewhere.engine.images() if one.identity.diff_ids == wanted.identity.diff_ids)
+    index.add(wheel("beta", "2.0", {"beta.py": "VALUE = 'beta 2.0'\n"}, requires=("gamma",)))
+    index.add(wheel("gamma", "1.0", {"gamma.py": ""}))
+    packaged.write("requirements.in", "beta\n")
+    job = {"command": ["python", "-c", "import beta, gamma; print(beta.VALUE)"], "dependencies": "requirements.in"}
+    packaged.jobs(there=job | {"image": found.id, "outputs": ["stdout"]})
+    pip = {"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": index.url, "PIP_FIND_LINKS": "", "PIP_RETRIES": "0"}
+    run = packaged.run("there", **pip, **elsewhere.env)
+    assert (packaged.store / "runs" / run["run_id"] / "stdout").read_text() == "beta 2.0\n"
+    assert packaged.replayed(run["run_id"])["verdict"] == "identical", "and back here"
+    assert not elsewhere.left()
+    packaged.replay("gc", **elsewhere.env)
+
+
+# --- how it is found out --------------------------------------------------------------------------------------
+
+
+class Said:
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, _stream: int, data: bytes) -> None:
+        self.text += data.decode()
+
+
+def _cat(engine: Engine, image: str, twin: Path, out: Path) -> str:
+    said = Said()
+    request = ContainerRequest(
+        image=image,
+        command=("sh", "-c", "cat /opt/replay/in/mine; echo back > /replay/out/new"),
+        mounts=(Mount(twin, "/opt/replay/in"), Mount(out, "/replay/out", read_only=False)),
+        user="0:0",
+        workdir="/",
+    )
+    with contextlib.closing(Interrupts()) as interrupts:
+        assert engine.run(request, said, interrupts).exit_code == 0
+    assert (out / "new").read_text() == "back\n"
+    return said.text
+
+
+def test_an_engine_with_other_files_at_the_same_paths_is_found_out(
+    elsewhere: Elsewhere, shell_image: str, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    assert _cat(_connected(elsewhere.by_network), shell_image, elsewhere.twin, tmp_path / "out") == "ours"
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["new"], "no marker stays"
+    assert not elsewhere.left()
+
+
+def test_a_layer_depends_on_content_alone(elsewhere: Elsewhere, shell_image: str, tmp_path: Path) -> None:
+    """Copies of other age, owner and modes, in another place, give the same layer; another byte gives another."""
+    layers = []
+    for number, content in enumerate(("same", "same", "else")):
+        folder, out = tmp_path / str(number), tmp_path / f"out{number}"
+        (folder / "below").mkdir(parents=True)
+        out.mkdir()
+        (folder / "mine").write_text(content)
+        (folder / "below" / "run").write_text("")
+        (folder / "below" / "run").chmod(0o744 + number)
+        os.utime(folder / "mine", (number, number))
+        os.chown(folder / "mine", number, number)
+        before = set(elsewhere.images())
+        assert _cat(elsewhere.engine, shell_image, folder, out) == content
+        new = set(elsewhere.images()) - before
+        layers.append([elsewhere.engine._client.inspect_image(one)["RootFS"]["Layers"][-1] for one in new])
+    assert len(layers[0]) == len(layers[2]) == 1
+    assert layers[1] == [], "the second is the first"
+    assert layers[0] != layers[2]
