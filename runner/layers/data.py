@@ -193,11 +193,15 @@ def available(store: Store, digest: Digest) -> bool:
 
 def can_fetch(root: Path, path: str, pin: DvcPin | None) -> bool:
     """Whether DVC could be asked for a lost version: it was pinned, and there is a repository to ask in."""
+    from runner.tools import dvc
+
     return pin is not None and dvc.repo_of(root, path) is not None
 
 
 def fetch_again(store: Store, root: Path, path: str, digest: Digest, pin: DvcPin | None) -> None:
     """Get a lost version back through DVC, by the pin recorded with it, whatever the workspace pins now."""
+    from runner.tools import dvc
+
     repo = dvc.repo_of(root, path)
     if pin is None or repo is None:
         why = "DVC never tracked it" if pin is None else f"there is no DVC repository at {root} or above"

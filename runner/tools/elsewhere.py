@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.errors import InterruptedRunError
+from runner.errors import InterruptedRunError, OutsideError
 from runner.tools import tar_streams
 from runner.tools.containers import LABEL_STORE, ContainerRequest, Mount, Watch, is_unseen
 from runner.tools.interrupts import Interrupts
@@ -173,10 +173,10 @@ def _ensure_layer(
         return str(client.inspect_image(tag)["Id"])
     except ImageNotFound:
         say(f"engine: it does not see this machine's files; sending {max(size >> 20, 1)} MiB")
-    config = _layered(base, f"sha256:{digest.hexdigest()}", request.labels.get(LABEL_STORE, ""))
-    archive = _archive(config, tag, layer_items(given), size)
-    for _ in client.load_image(_heeding(archive, interrupts)) or ():
-        pass
+    store_id = request.labels.get(LABEL_STORE, "")
+    config = _layered(base, f"sha256:{digest.hexdigest()}", store_id)
+    if not _load(client, _heeding(_archive(config, tag, layer_items(given), size), interrupts)):
+        _build(client, tag, store_id, _heeding(_context(base["Id"], layer_items(given), size), interrupts))
     return str(client.inspect_image(tag)["Id"])
 
 
@@ -193,19 +193,51 @@ def _layered(base: dict[str, Any], diff_id: str, store_id: str) -> dict[str, Any
     }
 
 
+def _load(client: APIClient, archive: Iterator[bytes]) -> bool:
+    """False when the engine wants the layers below too: those with containerd's image store do."""
+    from docker.errors import APIError
+
+    try:
+        return not any("error" in line for line in client.load_image(archive) or ())
+    except APIError:
+        return False
+
+
+def _build(client: APIClient, tag: str, store_id: str, context: Iterator[bytes]) -> None:
+    """By the builder, which every engine has; the layer's own digest is then the engine's choice."""
+    lines = client.build(
+        fileobj=context,
+        custom_context=True,
+        tag=tag,
+        labels={LABEL_LAYER: store_id},
+        rm=True,
+        forcerm=True,
+        decode=True,
+    )
+    if refused := next((line["error"] for line in lines if "error" in line), None):
+        raise OutsideError("the engine refused a layer with this machine's files", str(refused))
+
+
 def _archive(config: dict[str, Any], tag: str, layer: Iterable[Item], size: int) -> Iterator[bytes]:
-    """An image archive that holds the last layer only: an engine takes those it has already from itself."""
+    """An image archive that holds the last layer only; the layers below are taken from the engine itself."""
     below = [f"present/{n}" for n in range(len(config["rootfs"]["diff_ids"]) - 1)]
     manifest = [{"Config": "config.json", "RepoTags": [tag], "Layers": [*below, "layer.tar"]}]
+    files = {"config.json": config, "manifest.json": manifest}
+    return _beside(layer, size, {name: json.dumps(value, sort_keys=True) for name, value in files.items()})
+
+
+def _context(image: str, layer: Iterable[Item], size: int) -> Iterator[bytes]:
+    """What a builder needs to make the same."""
+    return _beside(layer, size, {"Dockerfile": f"FROM {image}\nADD layer.tar /\n"})
+
+
+def _beside(layer: Iterable[Item], size: int, texts: dict[str, str]) -> Iterator[bytes]:
+    """A tar of the layer, itself a tar of known size (a multiple of the block's), and of small files."""
     head = tar_streams.file("layer.tar", b"").header
     head.size = size
-    small = [
-        tar_streams.file("config.json", json.dumps(config, sort_keys=True).encode()),
-        tar_streams.file("manifest.json", json.dumps(manifest).encode()),
-    ]
     yield head.tobuf()
     yield from tar_streams.chunks(layer)
-    yield from tar_streams.chunks(small)
+    yield from tar_streams.chunks(tar_streams.file(name, text.encode()) for name, text in texts.items())
 
 
 # --- back ---------------------------------------------------------------------------------------------------
@@ -240,7 +272,7 @@ class _Step:
 
     def __init__(self, interrupts: Interrupts, watch: Watch) -> None:
         self._interrupts, self._watch = interrupts, watch
-        self._before = interrupts.count
+        self._before = interrupts.count - 1
         self._next = 0.0
 
     def __call__(self) -> None:

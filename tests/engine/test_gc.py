@@ -13,6 +13,8 @@ from tests.engine.conftest import OwnImage, Recorded
 
 pytestmark = pytest.mark.engine
 
+NOTHING: dict[str, Any] = {"blobs": [], "paths": [], "bytes": 0, "removed": True}
+
 
 def files(store: Path) -> set[str]:
     """Everything but locks and the index, which say nothing."""
@@ -34,7 +36,7 @@ def test_nothing_that_a_kept_run_needs_is_removed(packaged: Recorded) -> None:
     collect(packaged)  # what was added for the image's own sake
     before = files(packaged.store)
     found = collect(packaged)
-    assert found == {"blobs": [], "paths": [], "bytes": 0, "removed": True}
+    assert NOTHING.items() <= found.items()
     assert files(packaged.store) == before
     found = packaged.replayed(packaged.ids["py"])
     assert found["verdict"] == "identical"
@@ -90,7 +92,7 @@ def test_gc_while_a_job_runs(recorded: Recorded) -> None:
     (work.parent / "stop").touch()
     out, err = running.communicate(timeout=60)
     assert running.returncode == 0, err
-    assert collect(recorded) == {"blobs": [], "paths": [], "bytes": 0, "removed": True}
+    assert NOTHING.items() <= collect(recorded).items()
     run_id = shown[0]["run_id"]
     recorded.write("replay.yaml", "")
     recorded.forget_caches()
