@@ -149,7 +149,8 @@ def merge(parts: Mapping[str, Iterable[Entry]]) -> dict[str, Planned]:
     parts that disagree on a path."""
     plan: dict[str, Planned] = {}
     for owner, entries in parts.items():
-        for entry in entries:
+        # Source before byte code: it is the source that a person knows.
+        for entry in sorted(entries, key=lambda entry: entry.path.endswith(".pyc")):
             first = plan.setdefault(entry.path, Planned(entry, owner))
             if first.entry != entry:
                 raise _collision(entry.path, first.owner, owner)

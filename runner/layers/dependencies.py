@@ -91,7 +91,7 @@ def observe(
     )
     seen = DependenciesSeen(
         source=job.dependencies,
-        requested=wanted.shown(),
+        requested=() if wanted.hashed else wanted.shown(),
         image_packages=packages if job.system_packages else {},
         vcs=lock.vcs,
     )

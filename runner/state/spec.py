@@ -134,7 +134,8 @@ class ImageSeen(Value, frozen=True):
 
 
 class DependenciesSeen(Value, frozen=True):
-    """`requested` is the requirement text; `image_packages` maps names to versions found in the image."""
+    """`requested` is the requirement text, absent where a hashed file says no more than the lock does;
+    `image_packages` maps names to versions found in the image."""
 
     source: str | None = None
     requested: tuple[str, ...] = ()

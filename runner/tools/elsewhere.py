@@ -272,7 +272,7 @@ class _Step:
 
     def __init__(self, interrupts: Interrupts, watch: Watch) -> None:
         self._interrupts, self._watch = interrupts, watch
-        self._before = interrupts.count - 1
+        self._before = interrupts.count
         self._next = 0.0
 
     def __call__(self) -> None:

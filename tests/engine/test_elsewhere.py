@@ -84,11 +84,12 @@ def elsewhere(engine: Engine, shell_image: str, tmp_path_factory: pytest.TempPat
         raise _absent("a second engine needs root and dockerd")
     hidden = tmp_path_factory.getbasetemp()
     twin = hidden / TWIN
-    twin.mkdir()
-    twin.joinpath("mine").write_text("ours")
+    (twin / "in").mkdir(parents=True)
+    (twin / "out").mkdir()
+    (twin / "in" / "mine").write_text("ours")
     place = Path(tempfile.mkdtemp(prefix="replay-elsewhere-"))
     host, network = f"unix://{place}/socket", f"tcp://127.0.0.1:{_free_port()}"
-    hide = f'mount -t tmpfs none {hidden} && mkdir {twin} && echo theirs > {twin}/mine && exec "$@"'
+    hide = f'mount -t tmpfs none {hidden} && mkdir -p {twin}/in {twin}/out && echo theirs > {twin}/in/mine && exec "$@"'
     command = f"dockerd --data-root {place}/data --exec-root {place}/run --pidfile {place}/pid --host {host}"
     command += f" --host {network} --tls=false --bridge=none --iptables=false --ip-forward=false --ip-masq=false"
     with (place / "log").open("wb") as log:
@@ -231,27 +232,29 @@ class Said:
         self.text += data.decode()
 
 
-def _cat(engine: Engine, image: str, twin: Path, out: Path) -> str:
-    said = Said()
+def _cat(engine: Engine, image: str, folder: Path) -> str:
+    """What the engine's containers see of `folder/in`, twice mounted; as root they try to change it."""
+    said, out = Said(), folder / "out"
+    command = "cat /opt/replay/in/mine; for f in /opt/replay/in/mine /bound/mine; do (echo x > $f) 2>/dev/null"
+    command += " && echo WROTE; done; echo back > /replay/out/new; cat /bound/mine > /replay/out/mine"
+    mounts = (Mount(folder / "in", "/opt/replay/in"), Mount(folder / "in", "/bound"))
     request = ContainerRequest(
         image=image,
-        command=("sh", "-c", "cat /opt/replay/in/mine; echo back > /replay/out/new"),
-        mounts=(Mount(twin, "/opt/replay/in"), Mount(out, "/replay/out", read_only=False)),
+        command=("sh", "-c", command),
+        mounts=(*mounts, Mount(out, "/replay/out", read_only=False)),
         user="0:0",
         workdir="/",
     )
     with contextlib.closing(Interrupts()) as interrupts:
         assert engine.run(request, said, interrupts).exit_code == 0
+    assert {entry.name for entry in out.iterdir()} == {"new", "mine"}, "no marker stays"
     assert (out / "new").read_text() == "back\n"
+    assert (out / "mine").read_text() == said.text
     return said.text
 
 
-def test_an_engine_with_other_files_at_the_same_paths_is_found_out(
-    elsewhere: Elsewhere, shell_image: str, tmp_path: Path
-) -> None:
-    (tmp_path / "out").mkdir()
-    assert _cat(_connected(elsewhere.by_network), shell_image, elsewhere.twin, tmp_path / "out") == "ours"
-    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["new"], "no marker stays"
+def test_an_engine_with_other_files_at_the_same_paths_is_found_out(elsewhere: Elsewhere, shell_image: str) -> None:
+    assert _cat(_connected(elsewhere.by_network), shell_image, elsewhere.twin) == "ours"
     assert not elsewhere.left()
 
 
@@ -264,7 +267,7 @@ def test_where_a_lone_layer_cannot_be_loaded_it_is_built(
     (tmp_path / "in" / "mine").write_text("built")
     monkeypatch.setattr("runner.tools.elsewhere._load", lambda _client, archive: not list(archive))
     before = set(elsewhere.images())
-    assert _cat(elsewhere.engine, shell_image, tmp_path / "in", tmp_path / "out") == "built"
+    assert _cat(elsewhere.engine, shell_image, tmp_path) == "built"
     made = set(elsewhere.images()) - before
     assert made <= set(elsewhere.engine.layers_of("any"))
     assert not elsewhere.left()
@@ -274,16 +277,16 @@ def test_a_layer_depends_on_content_alone(elsewhere: Elsewhere, shell_image: str
     """Copies of other age, owner and modes, in another place, give the same layer; another byte gives another."""
     layers = []
     for number, content in enumerate(("same", "same", "else")):
-        folder, out = tmp_path / str(number), tmp_path / f"out{number}"
+        folder = tmp_path / str(number) / "in"
         (folder / "below").mkdir(parents=True)
-        out.mkdir()
+        (tmp_path / str(number) / "out").mkdir()
         (folder / "mine").write_text(content)
         (folder / "below" / "run").write_text("")
         (folder / "below" / "run").chmod(0o744 + number)
         os.utime(folder / "mine", (number, number))
         os.chown(folder / "mine", number, number)
         before = set(elsewhere.images())
-        assert _cat(elsewhere.engine, shell_image, folder, out) == content
+        assert _cat(elsewhere.engine, shell_image, folder.parent) == content
         new = set(elsewhere.images()) - before
         layers.append([elsewhere.engine._client.inspect_image(one)["RootFS"]["Layers"][-1] for one in new])
     assert len(layers[0]) == len(layers[2]) == 1
