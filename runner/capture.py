@@ -153,6 +153,7 @@ def owned_paths(workspace: Workspace, job: Job) -> Iterator[str]:
         yield from dependencies.owned_files(workspace.root, job.dependencies)
     if job.image and image.image_folder(workspace.root, job.image):
         yield inside(job.image, "image")
+    yield from image.folders_of(workspace.root)
     jobs = [job]
     if (workspace.root / code.WORKFILE).is_file():
         jobs += workspace.workfile().jobs.values()

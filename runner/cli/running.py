@@ -48,7 +48,7 @@ def run(
     workspace = open_workspace(Path.cwd(), store, create=True)
     words = [*([job] if job and adhoc.image else []), *command]
     name, wanted = (adhoc.name, _adhoc_job(adhoc, words)) if adhoc.image else _declared(workspace, job, command)
-    with session(workspace, quiet=quiet or as_json) as here:
+    with session(workspace, quiet=quiet) as here:
         spec, record = record_run(here, name, wanted, relock=relock)
     if as_json:
         print_json(
@@ -75,7 +75,7 @@ def replay(part: str, *, times: int | None, dry_run: bool, quiet: bool, store: P
     run = workspace.find_run(part)
     try:
         original = original_of(run)
-        with session(workspace, quiet=quiet or as_json) as here:
+        with session(workspace, quiet=quiet) as here:
             if dry_run:
                 return _print_plan(make_plan(here, original.spec), original, as_json)
             done = replay_runs(here, original, times)

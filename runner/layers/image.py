@@ -76,7 +76,7 @@ def image_folder(root: Path, reference: str) -> Path | None:
     """The folder that a reference means, if it means one. Raises `UsageError` for one that holds nothing."""
     folder = root / reference
     if folder.is_dir() and root in folder.resolve().parents:
-        if (folder / "Dockerfile").is_file() or (folder / "recipe.yaml").is_file():
+        if _describes_image(folder):
             return folder
         if reference.startswith(_FOLDERS):
             raise UsageError(f"image: {reference} holds no Dockerfile and no recipe.yaml", next="add one of them")
@@ -89,6 +89,18 @@ def image_folder(root: Path, reference: str) -> Path | None:
             "write it like python:3.11-slim, or name a folder of images/",
         )
     return None
+
+
+def folders_of(root: Path) -> Iterator[str]:
+    """The folders of `images/` that describe an image, whoever uses them."""
+    images = root / "images"
+    for folder in sorted(images.iterdir()) if images.is_dir() else ():
+        if folder.is_dir() and _describes_image(folder):
+            yield f"images/{folder.name}"
+
+
+def _describes_image(folder: Path) -> bool:
+    return (folder / "Dockerfile").is_file() or (folder / "recipe.yaml").is_file()
 
 
 def _with_entrypoint(found: EngineImage, keep: bool) -> Image:

@@ -111,7 +111,7 @@ def copy_of(template: Workspace, ids: dict[str, str], root: Path) -> Recorded:
     copied = Recorded(root)
     shutil.copytree(template.root, root, ignore=shutil.ignore_patterns(".replay"), dirs_exist_ok=True, symlinks=True)
     copy_store(template.store, copied.store)
-    copied.ids = ids
+    copied.ids = dict(ids)
     return copied
 
 

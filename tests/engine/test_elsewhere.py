@@ -1,7 +1,8 @@
 """An engine that does not see this machine's files gives the same results as one that does.
 
 It is a real engine of its own, in a mount namespace where another file system covers the folder that holds all
-stores and workspaces of these tests.
+stores and workspaces of these tests. It has a network namespace too: without a bridge of its own an engine removes
+the default one, which would be that of the machine's engine.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -24,7 +24,7 @@ import pytest
 from runner.errors import OutsideError
 from runner.tools.containers import ContainerRequest, Engine, Mount, connect
 from runner.tools.interrupts import Interrupts
-from tests.conftest import REQUIRED, Index, Workspace, wheel
+from tests.conftest import REQUIRED, Workspace, wheel
 from tests.engine.conftest import Recorded
 
 pytestmark = pytest.mark.engine
@@ -33,10 +33,9 @@ TWIN = "twin"
 
 
 class Elsewhere(NamedTuple):
-    """The engine elsewhere, by its socket and by network; both lead to the same one."""
+    """The engine elsewhere, and a folder here that has a twin there with other content."""
 
     engine: Engine
-    by_network: str
     twin: Path
 
     @property
@@ -71,12 +70,6 @@ def _absent(why: str) -> BaseException:
     return (pytest.fail.Exception if REQUIRED else pytest.skip.Exception)(why)
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def elsewhere(engine: Engine, shell_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
     """Ends with the test run. At `twin` it has a folder of its own that has the path of one here."""
@@ -88,18 +81,20 @@ def elsewhere(engine: Engine, shell_image: str, tmp_path_factory: pytest.TempPat
     (twin / "out").mkdir()
     (twin / "in" / "mine").write_text("ours")
     place = Path(tempfile.mkdtemp(prefix="replay-elsewhere-"))
-    host, network = f"unix://{place}/socket", f"tcp://127.0.0.1:{_free_port()}"
+    host = f"unix://{place}/socket"
     hide = f'mount -t tmpfs none {hidden} && mkdir -p {twin}/in {twin}/out && echo theirs > {twin}/in/mine && exec "$@"'
     command = f"dockerd --data-root {place}/data --exec-root {place}/run --pidfile {place}/pid --host {host}"
-    command += f" --host {network} --tls=false --bridge=none --iptables=false --ip-forward=false --ip-masq=false"
+    command += " --bridge=none --iptables=false --ip-forward=false --ip-masq=false"
     with (place / "log").open("wb") as log:
         process = subprocess.Popen(
-            ["unshare", "--mount", "sh", "-c", hide, "sh", *command.split()], stdout=log, stderr=subprocess.STDOUT
+            ["unshare", "--mount", "--net", "sh", "-c", hide, "sh", *command.split()],
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
     try:
         found = _started(process, host, place / "log")
         found.load(engine.save(shell_image))
-        yield Elsewhere(found, network, twin)
+        yield Elsewhere(found, twin)
     finally:
         process.terminate()
         process.wait(60)
@@ -198,7 +193,7 @@ def test_an_interrupt_ends_a_run_there_and_leaves_nothing(
 
 
 def test_packages_are_compiled_locked_and_run_there(
-    packaged: Recorded, elsewhere: Elsewhere, index: Index, engine: Engine, python311: str
+    packaged: Recorded, elsewhere: Elsewhere, engine: Engine, python311: str, tmp_path: Path
 ) -> None:
     """A run recorded here: its image comes there from the store's archive, its environment as a layer."""
     wanted = engine.image(python311)
@@ -208,12 +203,18 @@ def test_packages_are_compiled_locked_and_run_there(
     assert replayed["verdict"] == "identical"
     assert replayed["state_digest"] == packaged.spec("py")["digest"]
     (found,) = (one for one in elsewhere.engine.images() if one.identity.diff_ids == wanted.identity.diff_ids)
-    index.add(wheel("beta", "2.0", {"beta.py": "VALUE = 'beta 2.0'\n"}, requires=("gamma",)))
-    index.add(wheel("gamma", "1.0", {"gamma.py": ""}))
+    (tmp_path / "links").mkdir()
+    for name, content in (
+        wheel("beta", "2.0", {"beta.py": "VALUE = 'beta 2.0'\n"}, requires=("gamma",)),
+        wheel("gamma", "1.0", {"gamma.py": ""}),
+    ):
+        (tmp_path / "links" / name).write_bytes(content)
     packaged.write("requirements.in", "beta\n")
     job = {"command": ["python", "-c", "import beta, gamma; print(beta.VALUE)"], "dependencies": "requirements.in"}
     packaged.jobs(there=job | {"image": found.id, "outputs": ["stdout"]})
-    pip = {"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": index.url, "PIP_FIND_LINKS": "", "PIP_RETRIES": "0"}
+    # An index on loopback, never asked, lets pip use the network of the engine's machine: it has no other.
+    pip = {"PIP_INDEX_URL": "http://127.0.0.1:1/simple", "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": "/dev/null"}
+    pip["PIP_FIND_LINKS"] = str(tmp_path / "links")
     run = packaged.run("there", **pip, **elsewhere.env)
     assert (packaged.store / "runs" / run["run_id"] / "stdout").read_text() == "beta 2.0\n"
     assert packaged.replayed(run["run_id"])["verdict"] == "identical", "and back here"
@@ -254,7 +255,7 @@ def _cat(engine: Engine, image: str, folder: Path) -> str:
 
 
 def test_an_engine_with_other_files_at_the_same_paths_is_found_out(elsewhere: Elsewhere, shell_image: str) -> None:
-    assert _cat(_connected(elsewhere.by_network), shell_image, elsewhere.twin) == "ours"
+    assert _cat(Engine(elsewhere.engine._client, "tcp://elsewhere"), shell_image, elsewhere.twin) == "ours"
     assert not elsewhere.left()
 
 
