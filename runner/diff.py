@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from runner.state.digest import digest_value
 from runner.state.spec import Image, Observed, State, StateSpec, Wheel
 
 LAYERS = ("code", "params", "image", "dependencies", "env", "data", "schema", "model", "access", "host")
@@ -143,8 +144,8 @@ def _image(a: Image, b: Image, seen_a: Observed, seen_b: Observed) -> Iterator[C
 
 
 def _image_name(image: Image, seen: Observed) -> str:
-    last = _short(image.diff_ids[-1]) if image.diff_ids else "no layers"
-    return f"{seen.image.reference or 'image'} ({image.platform}, {len(image.diff_ids)} layers, {last})"
+    layers = _short(digest_value(image.diff_ids))
+    return f"{seen.image.reference or 'image'} ({image.platform}, {len(image.diff_ids)} layers, {layers})"
 
 
 def _dependencies(a: State, b: State) -> Iterator[Change]:

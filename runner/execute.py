@@ -26,16 +26,10 @@ from runner.state.spec import Image, State
 from runner.store.files import entries_below, remove_tree
 from runner.store.runs import Run
 from runner.store.store import Store
-from runner.tools.containers import (
-    LABEL_RUN,
-    LABEL_STORE,
-    ContainerRequest,
-    Ended,
-    Engine,
-    ExecutableMissingError,
-    Mount,
-    Watch,
-)
+from runner.tools.attached import Watch
+from runner.tools.container_request import ContainerRequest, Ended, Mount
+from runner.tools.containers import LABEL_RUN, LABEL_STORE, Engine
+from runner.tools.engine_errors import ExecutableMissingError
 from runner.tools.interrupts import Interrupts
 
 WORKSPACE = "/workspace"

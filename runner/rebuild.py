@@ -25,7 +25,8 @@ from runner.state.paths import inside
 from runner.state.spec import DataSeen, Observed, State, Wheel
 from runner.store.runs import Run
 from runner.store.store import Store
-from runner.tools.containers import Engine, Mount
+from runner.tools.container_request import Mount
+from runner.tools.containers import Engine
 from runner.tools.interrupts import Interrupts
 from runner.tools.probe import probe
 

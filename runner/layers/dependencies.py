@@ -28,7 +28,8 @@ from runner.state.paths import inside
 from runner.state.spec import Dependencies, DependenciesSeen, Wheel
 from runner.store.files import remove_tree, write_atomic
 from runner.store.store import Store
-from runner.tools.containers import ContainerRequest, Engine, Mount
+from runner.tools.container_request import ContainerRequest, Mount
+from runner.tools.containers import Engine
 from runner.tools.interrupts import Interrupts
 from runner.tools.probe import Probed
 

@@ -13,8 +13,6 @@ import os
 import queue
 import re
 import select
-import socket
-import struct
 import subprocess
 import threading
 import time
@@ -24,8 +22,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from runner.errors import OutsideError, UsageError
-from runner.state.spec import Image, ImageConfig, Limits
+from runner.errors import OutsideError
+from runner.state.spec import Image, ImageConfig
+from runner.tools.attached import TICK_S, Attached, Stopping, Watch
+from runner.tools.container_request import ContainerRequest, Ended, container_config, deadline_of, program_of
+from runner.tools.docker_context import context_host
+from runner.tools.engine_errors import (
+    UnseenError,
+    create_error,
+    is_timeout,
+    not_started,
+    start_error,
+    transport_errors,
+    words_of,
+)
 from runner.tools.interrupts import Interrupts
 
 if TYPE_CHECKING:
@@ -33,58 +43,12 @@ if TYPE_CHECKING:
 
 LABEL_STORE = "replay.store"
 LABEL_RUN = "replay.run"
-STOP_GRACE_S = 10
 STALLED_S = 120
-_TICK_S = 0.5
-_DEFAULT_PROCESSES = 4096
 # What the engine's init process, tini, says when it cannot start the program, and its exit codes then.
 _NOT_STARTED = re.compile(rb"\[FATAL tini \(\d+\)\] exec (.+) failed: (.+)\n")
 _NOT_STARTED_CODES = (126, 127)
 _MOST_SAID = 4096
 _START_ENGINE = "start it (`systemctl start docker`, Docker Desktop, or `make engine` here); `replay doctor` tells more"
-
-
-class Mount(msgspec.Struct, frozen=True):
-    """A file or folder of this machine at a path in the container; what can be written is a folder.
-
-    What is in a `scratch` folder matters to no one but a container: it is not taken to an engine elsewhere.
-    """
-
-    source: Path
-    target: str
-    read_only: bool = True
-    scratch: bool = False
-
-
-class ContainerRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A container to be run to its end.
-
-    `image` is the engine's own id. `entrypoint` is None for none at all. `stdin` is sent whole, then
-    closed. `internal` containers (probing, locking) may use the host's network.
-    """
-
-    image: str
-    command: tuple[str, ...]
-    entrypoint: tuple[str, ...] | None = None
-    env: dict[str, str] = {}
-    mounts: tuple[Mount, ...] = ()
-    user: str
-    workdir: str
-    network: str = "none"
-    limits: Limits = Limits()
-    labels: dict[str, str] = {}
-    hostname: str = "replay"
-    stdin: bytes | None = None
-    read_only: bool = True
-
-
-class Ended(msgspec.Struct, frozen=True, kw_only=True):
-    """How a container ended. `stopped` says why this tool ended it, if it did."""
-
-    exit_code: int
-    duration_s: float
-    out_of_memory: bool = False
-    stopped: str | None = None
 
 
 class EngineImage(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,20 +63,6 @@ class EngineImage(msgspec.Struct, frozen=True, kw_only=True):
 
 class OutputSink(Protocol):
     def write(self, stream: int, data: bytes, /) -> None: ...
-
-
-class Watch(Protocol):
-    """Called about twice a second while a container runs; a reason to end it, or None."""
-
-    def __call__(self) -> str | None: ...
-
-
-class ExecutableMissingError(OutsideError):
-    """The image does not hold the program that the command names."""
-
-
-class _UnseenError(OutsideError):
-    """The engine does not find what is to be mounted."""
 
 
 class Engine:
@@ -181,7 +131,7 @@ class Engine:
         patience, self._client.timeout = self._client.timeout, STALLED_S
         try:
             self._client.inspect_distribution(repo_digest)
-        except (APIError, OSError, *_transport_errors()):
+        except (APIError, OSError, *transport_errors()):
             return False
         finally:
             self._client.timeout = patience
@@ -246,7 +196,7 @@ class Engine:
             if self._sees(request):
                 try:
                     return self._run_here(request, sink, interrupts, watch)
-                except _UnseenError:
+                except UnseenError:
                     if not all(mount.source.exists() for mount in request.mounts):
                         raise
                     self._sees_files = False
@@ -308,7 +258,7 @@ class Engine:
         """Kill and remove; a container that is gone already, or an engine that is, is no error."""
         from docker.errors import APIError
 
-        with contextlib.suppress(APIError, OSError, *_transport_errors()):
+        with contextlib.suppress(APIError, OSError, *transport_errors()):
             self._client.remove_container(container, force=True, v=True)
 
     def _create(self, request: ContainerRequest) -> str:
@@ -316,9 +266,9 @@ class Engine:
 
         with self._errors("create a container"):
             try:
-                created = self._client.create_container_from_config(_container_config(self._client, request))
+                created = self._client.create_container_from_config(container_config(self._client, request))
             except APIError as error:
-                raise _create_error(error) from error
+                raise create_error(error) from error
         return str(created["Id"])
 
     def _run_created(
@@ -332,31 +282,33 @@ class Engine:
         from docker.errors import APIError
 
         with self._errors("run a container"):
-            stream = _Attached(self._client, container, bool(request.stdin))
+            stream = Attached(self._client, container, bool(request.stdin))
             with contextlib.closing(stream):
                 started = time.monotonic()
                 try:
                     self._client.start(container)
                 except APIError as error:
-                    raise _start_error(error, request) from error
+                    raise start_error(error, program_of(request)) from error
                 if request.stdin is not None:
                     stream.send(request.stdin)
-                stopping = _Stopping(self, container, interrupts, watch, _deadline(started, request))
+                stopping = Stopping(
+                    functools.partial(self._signal, container), interrupts, watch, deadline_of(started, request)
+                )
                 refusal = self._follow(stream, sink, interrupts, stopping)
             exit_code = self._wait(container, stopping)
             duration = time.monotonic() - started
             stopped = stopping.reason
             memory = exit_code != 0 and stopped is None and self._was_out_of_memory(container)
         if refusal and exit_code in _NOT_STARTED_CODES:
-            raise _not_started(request, refusal)
+            raise not_started(program_of(request), refusal)
         return Ended(exit_code=exit_code, duration_s=round(duration, 3), out_of_memory=memory, stopped=stopped)
 
-    def _follow(self, stream: _Attached, sink: OutputSink, interrupts: Interrupts, stopping: _Stopping) -> str | None:
+    def _follow(self, stream: Attached, sink: OutputSink, interrupts: Interrupts, stopping: Stopping) -> str | None:
         """Pass output on until the stream ends; what the engine said if it could not start the program."""
         said = b""  # tini writes its line in pieces
         while True:
-            waiting: list[_Attached | Interrupts] = [stream] if interrupts.count else [stream, interrupts]
-            ready, _, _ = select.select(waiting, [], [], _TICK_S)
+            waiting: list[Attached | Interrupts] = [stream] if interrupts.count else [stream, interrupts]
+            ready, _, _ = select.select(waiting, [], [], TICK_S)
             if stream in ready:
                 frames = stream.read()
                 if frames is None:
@@ -368,13 +320,13 @@ class Engine:
                     sink.write(kind, data)
             stopping.step()
 
-    def _wait(self, container: str, stopping: _Stopping) -> int:
+    def _wait(self, container: str, stopping: Stopping) -> int:
         """The exit code. A job that closed its own output is waited for under the same limits."""
         while True:
             try:
-                return int(self._client.wait(container, timeout=_TICK_S * 4)["StatusCode"])
-            except _transport_errors() as error:
-                if not _is_timeout(error):
+                return int(self._client.wait(container, timeout=TICK_S * 4)["StatusCode"])
+            except transport_errors() as error:
+                if not is_timeout(error):
                     raise
                 stopping.step()
 
@@ -397,105 +349,17 @@ class Engine:
         try:
             yield
         except APIError as error:
-            raise OutsideError(f"cannot {doing}", _words(error)) from error
-        except (DockerException, OSError, *_transport_errors()) as error:
+            raise OutsideError(f"cannot {doing}", words_of(error)) from error
+        except (DockerException, OSError, *transport_errors()) as error:
             raise OutsideError(
                 f"cannot {doing}", f"the engine at {self.where} went away: {error}", _START_ENGINE
             ) from error
 
 
-class _Stopping:
-    """Ends a container that a signal, the time limit or the watch says must end: TERM, later KILL."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        container: str,
-        interrupts: Interrupts,
-        watch: Watch,
-        deadline: float | None,
-    ) -> None:
-        self._engine = engine
-        self._container = container
-        self._interrupts = interrupts
-        self._watch = watch
-        self._deadline = deadline
-        self._kill_at: float | None = None
-        self._watch_at = 0.0
-        self.reason: str | None = None
-
-    def step(self) -> None:
-        now = time.monotonic()
-        if self.reason is None:
-            self.reason = self._why(now)
-            if self.reason:
-                self._kill_at = now + STOP_GRACE_S
-                self._engine._signal(self._container, "SIGTERM")
-        elif self._kill_at is not None and (now >= self._kill_at or self._interrupts.count > 1):
-            self._kill_at = None
-            self._engine._signal(self._container, "SIGKILL")
-
-    def _why(self, now: float) -> str | None:
-        if self._interrupts.count:
-            return "interrupted"
-        if self._deadline is not None and now >= self._deadline:
-            return "time-limit"
-        if now < self._watch_at:
-            return None
-        reason = self._watch()
-        self._watch_at = time.monotonic() + _TICK_S
-        return reason
-
-
-class _Attached:
-    """The hijacked connection of an attached container: frames of (stream, bytes) out, stdin in."""
-
-    _HEADER = struct.Struct(">BxxxL")
-
-    def __init__(self, client: APIClient, container: str, stdin: bool) -> None:
-        params = {"stdout": 1, "stderr": 1, "stream": 1, "stdin": int(stdin), "logs": 0}
-        self._raw = client.attach_socket(container, params=params)
-        self._socket: socket.socket = getattr(self._raw, "_sock", self._raw)
-        self._socket.setblocking(True)
-        self._buffer = bytearray()
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def send(self, data: bytes) -> None:
-        with contextlib.suppress(OSError):  # a container that has ended already reads nothing
-            self._socket.sendall(data)
-            self._socket.shutdown(socket.SHUT_WR)
-
-    def read(self) -> list[tuple[int, bytes]] | None:
-        """What has come, at least as much as one receive; None at the end of the stream."""
-        received = self._socket.recv(1 << 18)
-        if not received:
-            return None
-        self._buffer += received
-        return list(self._frames())
-
-    def _frames(self) -> Iterator[tuple[int, bytes]]:
-        buffer, start = self._buffer, 0
-        while len(buffer) - start >= 8:
-            kind, length = self._HEADER.unpack_from(buffer, start)
-            if len(buffer) - start - 8 < length:
-                break
-            yield kind, bytes(buffer[start + 8 : start + 8 + length])
-            start += 8 + length
-        del buffer[:start]
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._raw.close()
-        with contextlib.suppress(OSError):
-            self._socket.close()
-
-
 def connect(say: Callable[[str], None] = lambda _text: None) -> Engine:
     """The engine that the docker client would use: DOCKER_HOST, DOCKER_CONTEXT, the current context, the
     default socket. Raises `OutsideError` when none answers."""
-    host = os.environ.get("DOCKER_HOST") or _context_host() or "unix:///var/run/docker.sock"
+    host = os.environ.get("DOCKER_HOST") or context_host() or "unix:///var/run/docker.sock"
     import docker
     from docker.errors import DockerException
 
@@ -511,30 +375,6 @@ def connect(say: Callable[[str], None] = lambda _text: None) -> Engine:
 
 def _no_engine(host: str, error: Exception) -> OutsideError:
     return OutsideError(f"no container engine answers at {host}", str(error), _START_ENGINE)
-
-
-def _context_host() -> str | None:
-    """The endpoint of the docker client's context in force, or None for the default one."""
-    config_folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-    name = os.environ.get("DOCKER_CONTEXT") or _current_context(config_folder)
-    if not name or name == "default":
-        return None
-    for meta in (config_folder / "contexts" / "meta").glob("*/meta.json"):
-        try:
-            described = json.loads(meta.read_bytes())
-            if described["Name"] == name:
-                return str(described["Endpoints"]["docker"]["Host"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    raise UsageError(f"docker context {name!r} does not exist", f"none in {config_folder}", "see `docker context ls`")
-
-
-def _current_context(config_folder: Path) -> str | None:
-    try:
-        described = json.loads((config_folder / "config.json").read_bytes())
-        return str(described.get("currentContext") or "") or None
-    except (OSError, ValueError, AttributeError):
-        return None
 
 
 def _engine_image(inspected: dict[str, Any]) -> EngineImage:
@@ -555,47 +395,6 @@ def _engine_image(inspected: dict[str, Any]) -> EngineImage:
         repo_digests=tuple(sorted(inspected.get("RepoDigests") or ())),
         repo_tags=tuple(sorted(inspected.get("RepoTags") or ())),
     )
-
-
-def _container_config(client: APIClient, request: ContainerRequest) -> dict[str, Any]:
-    limits = request.limits
-    host_config = client.create_host_config(
-        network_mode=request.network,
-        mounts=[
-            {"Type": "bind", "Source": str(mount.source), "Target": mount.target, "ReadOnly": mount.read_only}
-            for mount in request.mounts
-        ],
-        read_only=request.read_only,
-        cap_drop=["ALL"],
-        security_opt=["no-new-privileges"],
-        init=True,
-        log_config={"Type": "none"},
-        mem_limit=limits.memory,
-        memswap_limit=limits.memory,
-        shm_size=limits.shm,
-        nano_cpus=int(limits.cpus * 1e9) if limits.cpus else None,
-        pids_limit=limits.processes or _DEFAULT_PROCESSES,
-    )
-    if limits.gpus:
-        host_config["DeviceRequests"] = [{"Driver": "", "Count": limits.gpus, "Capabilities": [["gpu"]]}]
-    return {
-        "Image": request.image,
-        "Entrypoint": list(request.entrypoint) if request.entrypoint else [""],
-        "Cmd": list(request.command),
-        "Env": [f"{name}={value}" for name, value in sorted(request.env.items())],
-        "User": request.user,
-        "WorkingDir": request.workdir,
-        "Hostname": request.hostname,
-        "Labels": request.labels,
-        "AttachStdout": True,
-        "AttachStderr": True,
-        "AttachStdin": request.stdin is not None,
-        "OpenStdin": request.stdin is not None,
-        "StdinOnce": request.stdin is not None,
-        "Tty": False,
-        "Healthcheck": {"Test": ["NONE"]},
-        "HostConfig": host_config,
-    }
 
 
 def _not_stalled(begin: Callable[[], Iterable[dict[str, Any]]], doing: str) -> Iterator[dict[str, Any]]:
@@ -621,57 +420,3 @@ def _not_stalled(begin: Callable[[], Iterable[dict[str, Any]]], doing: str) -> I
         if line is None:
             return
         yield line
-
-
-def _deadline(started: float, request: ContainerRequest) -> float | None:
-    return started + request.limits.time if request.limits.time else None
-
-
-def _words(error: Any) -> str:
-    return str(getattr(error, "explanation", None) or error).strip()
-
-
-def is_unseen(words: str) -> bool:
-    """Whether the engine says that what is to be mounted is not there, as docker and podman put it."""
-    return "bind source path does not exist" in words or ("statfs" in words and "no such file" in words)
-
-
-def _create_error(error: Any) -> OutsideError:
-    words = _words(error)
-    if "no command specified" in words.lower():
-        return OutsideError("the job has no command", words)
-    if is_unseen(words):
-        return _UnseenError("the engine does not find what is to be mounted", words, "run the command again")
-    return OutsideError("the engine refused to create the container", words)
-
-
-def _start_error(error: Any, request: ContainerRequest) -> OutsideError:
-    words = _words(error)
-    if is_unseen(words):
-        return _UnseenError("the engine does not find what is to be mounted", words, "run the command again")
-    if "executable file not found" in words or "no such file or directory" in words:
-        return _not_started(request, words.splitlines()[-1][-300:])
-    return OutsideError("the engine could not start the container", words, "if this goes on, restart the engine")
-
-
-def _not_started(request: ContainerRequest, words: str) -> ExecutableMissingError:
-    program = (*(request.entrypoint or ()), *request.command)[0]
-    return ExecutableMissingError(
-        f"the image cannot start {program!r}",
-        words,
-        "give `command` as a list that names a program of the image, or choose another image",
-    )
-
-
-def _transport_errors() -> tuple[type[Exception], ...]:
-    from requests.exceptions import RequestException
-    from urllib3.exceptions import HTTPError
-
-    return (RequestException, HTTPError)
-
-
-def _is_timeout(error: Exception) -> bool:
-    """A request that ran out of time: a ReadTimeout, or a ConnectionError that wraps one."""
-    from requests.exceptions import ReadTimeout
-
-    return isinstance(error, ReadTimeout) or "timed out" in str(error).lower()

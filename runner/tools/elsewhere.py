@@ -29,7 +29,10 @@ import msgspec
 
 from runner.errors import InterruptedRunError, OutsideError
 from runner.tools import tar_streams
-from runner.tools.containers import LABEL_STORE, ContainerRequest, Mount, Watch, is_unseen
+from runner.tools.attached import Watch
+from runner.tools.container_request import ContainerRequest, Mount
+from runner.tools.containers import LABEL_STORE
+from runner.tools.engine_errors import is_unseen
 from runner.tools.interrupts import Interrupts
 from runner.tools.tar_streams import Item
 

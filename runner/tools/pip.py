@@ -21,7 +21,8 @@ import msgspec
 from runner.errors import InterruptedRunError, OutsideError, ReplayError, UsageError
 from runner.state.digest import digest_value, hex_of
 from runner.state.spec import Limits
-from runner.tools.containers import ContainerRequest, Ended, Engine, Mount
+from runner.tools.container_request import ContainerRequest, Ended, Mount
+from runner.tools.containers import Engine
 from runner.tools.interrupts import Interrupts
 
 _DISTRIBUTIONS = (

@@ -10,7 +10,9 @@ from runner.environment.layout import Interpreter
 from runner.errors import OutsideError
 from runner.state.digest import digest_value, hex_of
 from runner.store.files import write_atomic
-from runner.tools.containers import ContainerRequest, Engine, ExecutableMissingError
+from runner.tools.container_request import ContainerRequest
+from runner.tools.containers import Engine
+from runner.tools.engine_errors import ExecutableMissingError
 from runner.tools.interrupts import Interrupts
 
 _SCRIPT = """

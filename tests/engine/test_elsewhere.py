@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from runner.errors import OutsideError
-from runner.tools.containers import ContainerRequest, Engine, Mount, connect
+from runner.tools.container_request import ContainerRequest, Mount
+from runner.tools.containers import Engine, connect
 from runner.tools.interrupts import Interrupts
 from tests.conftest import REQUIRED, Workspace, wheel
 from tests.engine.conftest import Recorded

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from runner.errors import OutsideError, UsageError
 from runner.state.spec import Limits
-from runner.tools import containers
-from runner.tools.containers import ContainerRequest, Mount, _Attached, _container_config, _context_host, connect
+from runner.tools.attached import Attached
+from runner.tools.container_request import DEFAULT_PROCESSES, ContainerRequest, Mount, container_config
+from runner.tools.containers import connect
+from runner.tools.docker_context import context_host
 
 
 @pytest.fixture
@@ -40,21 +42,21 @@ def context(folder: Path, name: str, host: str) -> None:
 def test_the_engine_is_the_one_that_the_docker_client_would_use(
     docker_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert _context_host() is None
+    assert context_host() is None
     context(docker_config, "one", "unix:///one.sock")
     context(docker_config, "two", "tcp://127.0.0.1:2")
-    assert _context_host() is None, "a context counts when it is chosen"
+    assert context_host() is None, "a context counts when it is chosen"
     (docker_config / "config.json").write_text('{"currentContext": "one"}')
-    assert _context_host() == "unix:///one.sock"
+    assert context_host() == "unix:///one.sock"
     monkeypatch.setenv("DOCKER_CONTEXT", "two")
-    assert _context_host() == "tcp://127.0.0.1:2"
+    assert context_host() == "tcp://127.0.0.1:2"
     with pytest.raises(OutsideError, match=r"tcp://127\.0\.0\.1:2"):
         connect()
     monkeypatch.setenv("DOCKER_HOST", "unix:///of-docker-host.sock")
     with pytest.raises(OutsideError, match="unix:///of-docker-host"):
         connect()
     monkeypatch.setenv("DOCKER_CONTEXT", "default")
-    assert _context_host() is None
+    assert context_host() is None
 
 
 def test_a_context_that_is_not_there(docker_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +71,7 @@ def test_settings_that_cannot_be_read_name_no_engine(docker_config: Path, text: 
     context(docker_config, "broken", "x")
     for meta in docker_config.glob("contexts/meta/*/meta.json"):
         meta.write_text(text)
-    assert _context_host() is None
+    assert context_host() is None
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,7 @@ def test_an_engine_that_cannot_be_is_an_error_for_people(
 
 
 class FakeClient:
-    """Only what `_Attached` asks of the SDK."""
+    """Only what `Attached` asks of the SDK."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
@@ -113,7 +115,7 @@ def test_frames_come_out_as_they_went_in(frames: list[tuple[int, bytes]], cuts: 
     wire = b"".join(frame(kind, data) for kind, data in frames)
     whole = wire + frame(1, b"never whole")[:lost]
     here, there = socket.socketpair()
-    attached = _Attached(FakeClient(here), "c", False)  # type: ignore[arg-type]
+    attached = Attached(FakeClient(here), "c", False)  # type: ignore[arg-type]
     found: list[tuple[int, bytes]] = []
     ends = sorted({0, len(whole), *(cut % (len(whole) + 1) for cut in cuts)})
     for start, end in itertools.pairwise(ends):
@@ -127,7 +129,7 @@ def test_frames_come_out_as_they_went_in(frames: list[tuple[int, bytes]], cuts: 
 
 def test_what_is_sent_to_a_container_that_has_gone_is_no_error() -> None:
     here, there = socket.socketpair()
-    attached = _Attached(FakeClient(here), "c", True)  # type: ignore[arg-type]
+    attached = Attached(FakeClient(here), "c", True)  # type: ignore[arg-type]
     there.close()
     attached.send(b"x" * 1_000_000)
     attached.close()
@@ -141,14 +143,14 @@ def asked(**changes: Any) -> dict[str, Any]:
 
     client = APIClient(base_url="unix:///nowhere.sock", version="1.41")
     request = ContainerRequest(image="i", command=("c",), user="1:1", workdir="/workspace", **changes)
-    return _container_config(client, request)
+    return container_config(client, request)
 
 
 def test_a_container_is_shut_in_unless_more_is_asked_for() -> None:
     host = asked()["HostConfig"]
     assert (host["CapDrop"], host["SecurityOpt"], host["ReadonlyRootfs"]) == (["ALL"], ["no-new-privileges"], True)
     assert (host["NetworkMode"], host["Init"], host["LogConfig"]["Type"]) == ("none", True, "none")
-    assert host["PidsLimit"] == containers._DEFAULT_PROCESSES
+    assert host["PidsLimit"] == DEFAULT_PROCESSES
     assert "Memory" not in host
     assert asked(network="bridge")["HostConfig"]["NetworkMode"] == "bridge"
     assert asked()["Entrypoint"] == [""], "the image's own is set aside"

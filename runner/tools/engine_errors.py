@@ -1,0 +1,64 @@
+"""What an engine's refusals mean, in the words of this tool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runner.errors import OutsideError
+
+
+class ExecutableMissingError(OutsideError):
+    """The image does not hold the program that the command names."""
+
+
+class UnseenError(OutsideError):
+    """The engine does not find what is to be mounted."""
+
+
+def words_of(error: Any) -> str:
+    return str(getattr(error, "explanation", None) or error).strip()
+
+
+def is_unseen(words: str) -> bool:
+    """Whether the engine says that what is to be mounted is not there, as docker and podman put it."""
+    return "bind source path does not exist" in words or ("statfs" in words and "no such file" in words)
+
+
+def create_error(error: Any) -> OutsideError:
+    words = words_of(error)
+    if "no command specified" in words.lower():
+        return OutsideError("the job has no command", words)
+    if is_unseen(words):
+        return UnseenError("the engine does not find what is to be mounted", words, "run the command again")
+    return OutsideError("the engine refused to create the container", words)
+
+
+def start_error(error: Any, program: str) -> OutsideError:
+    words = words_of(error)
+    if is_unseen(words):
+        return UnseenError("the engine does not find what is to be mounted", words, "run the command again")
+    if "executable file not found" in words or "no such file or directory" in words:
+        return not_started(program, words.splitlines()[-1][-300:])
+    return OutsideError("the engine could not start the container", words, "if this goes on, restart the engine")
+
+
+def not_started(program: str, words: str) -> ExecutableMissingError:
+    return ExecutableMissingError(
+        f"the image cannot start {program!r}",
+        words,
+        "give `command` as a list that names a program of the image, or choose another image",
+    )
+
+
+def transport_errors() -> tuple[type[Exception], ...]:
+    from requests.exceptions import RequestException
+    from urllib3.exceptions import HTTPError
+
+    return (RequestException, HTTPError)
+
+
+def is_timeout(error: Exception) -> bool:
+    """A request that ran out of time: a ReadTimeout, or a ConnectionError that wraps one."""
+    from requests.exceptions import ReadTimeout
+
+    return isinstance(error, ReadTimeout) or "timed out" in str(error).lower()
