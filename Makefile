@@ -34,6 +34,7 @@ test-slow: setup engine ## the long corpora
 	$(pytest) -q -n 2 -m slow
 
 bench: setup engine ## what a run costs against the bare container, side by side
+	$(python) -m compileall -q runner # as an installed tool has it
 	$(python) tests/bench.py
 
 lock: setup ## pin what development needs, anew

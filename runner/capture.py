@@ -71,6 +71,7 @@ def capture(
     command = command_of(job)
     refuse_overlaps(job, outputs)
     limits = access.limits(job.limits)
+    env.refuse_unset(job.env, os.environ)
     secrets = access.read_secrets(job.secrets, root, os.environ)
     parameters = params.observe(store, root, job.params)
     data_found = [data.observe(store, root, path) for path in job.data]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -88,7 +89,8 @@ def _workspace(start: Path, store: Path | None) -> Iterator[Finding]:
         return
     yield Finding("store", "ok", f"{workspace.store.folder}, {len(workspace.run_ids())} runs")
     if not os.access(workspace.store.folder, os.W_OK):
-        yield Finding("store", "missing", "it cannot be written to", f"chown -R $(id -u) {workspace.store.folder}")
+        place = shlex.quote(str(workspace.store.folder))
+        yield Finding("store", "missing", "it cannot be written to", f"sudo chown -R $(id -u) {place}")
     free = shutil.disk_usage(workspace.store.folder).free
     if free < _LOW_DISK_BYTES:
         yield Finding("disk", "warning", f"{free >> 20} MiB are free where the store is", "replay gc")

@@ -19,6 +19,7 @@ from runner.errors import UsageError
 from runner.layers import params as params_layer
 from runner.logs import STDERR, STDOUT, Echo, LogWriter, Masker
 from runner.outputs import Gathered, gather
+from runner.state.digest import digest_file
 from runner.state.paths import STDOUT as STDOUT_NAME
 from runner.state.paths import covers
 from runner.state.record import Outcome, Output, OutputProblem
@@ -233,7 +234,9 @@ def _not_started(error: ExecutableMissingError, has_secrets: bool) -> Outcome:
 
 def _stdout(store: Store, run: Run, masked: bool) -> Gathered:
     if masked:
-        return Gathered((), (OutputProblem(STDOUT_NAME, "secret", "a secret was printed; it is masked in the log"),))
+        log = digest_file(run.folder / "stdout")
+        detail = "a secret was printed; it is masked in the log"
+        return Gathered((), (OutputProblem(STDOUT_NAME, "secret", detail, log),))
     digest, size = store.blobs.put_file(run.folder / "stdout")
     return Gathered((Output(path=STDOUT_NAME, sha256=digest, size=size),), ())
 

@@ -6,6 +6,7 @@ name is shown only after it was made harmless. A file is hashed in place and ren
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 import shutil
@@ -16,7 +17,8 @@ from pathlib import Path
 import msgspec
 
 from runner.layers.access import telling
-from runner.logs import MASK
+from runner.logs import MASK, Masker
+from runner.state.digest import Digest, digest_of_hex
 from runner.state.paths import covers
 from runner.state.record import Output, OutputProblem
 from runner.store.store import Store
@@ -130,6 +132,7 @@ def _named(path: str, file: Path) -> _Found | OutputProblem:
 
 # A few folders that link to one another stand for more paths than can be counted.
 _MOST_LINKED = 1000
+_CHUNK = 1 << 20
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -174,12 +177,23 @@ def _take(store: Store, item: _Found, values: Sequence[bytes]) -> Output | Outpu
             return OutputProblem(item.path, "unreadable", f"{status.st_size} bytes: more than the disk has")
         os.chmod(item.file, stat.S_IMODE(status.st_mode) | 0o600)
         if _holds_secret(item.file, values):
-            return OutputProblem(item.path, "secret", "it holds the value of a secret and was not kept")
+            digest = _masked_digest(item.file, values)
+            return OutputProblem(item.path, "secret", "it holds the value of a secret and was not kept", digest)
         shared = status.st_nlink > 1 or os.stat(store.tmp).st_dev != status.st_dev
         digest, size = store.blobs.put_file(item.file) if shared else store.blobs.adopt(item.file)
     except OSError as error:
         return OutputProblem(item.path, "unreadable", error.strerror or str(error))
     return Output(path=item.path, sha256=digest, size=size, executable=bool(status.st_mode & 0o100))
+
+
+def _masked_digest(file: Path, secrets: Collection[bytes]) -> Digest:
+    """The digest of a file in which every secret is replaced by the mask."""
+    masker, hasher = Masker(secrets), hashlib.sha256()
+    with file.open("rb") as opened:
+        while chunk := opened.read(_CHUNK):
+            hasher.update(masker.feed(chunk))
+    hasher.update(masker.flush())
+    return digest_of_hex(hasher.hexdigest())
 
 
 def _holds_secret(file: Path, values: Sequence[bytes]) -> bool:

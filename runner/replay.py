@@ -35,7 +35,7 @@ from runner.run import (
     sweep,
 )
 from runner.state.digest import Digest
-from runner.state.record import Outcome, Output, OutputVerdict, Record, ReplayResult, Verdict, worst
+from runner.state.record import Outcome, Output, OutputProblem, OutputVerdict, Record, ReplayResult, Verdict, worst
 from runner.state.spec import RunInfo, StateSpec, ToolInfo
 from runner.store.runs import Run, new_run_id
 
@@ -162,18 +162,23 @@ def _verdicts(
     )
 
 
-def _problem_verdicts(record: Record, executed: Executed) -> list[OutputVerdict]:
-    """Outputs that could not be taken: the same trouble in both is no difference."""
-    before = {problem.path: problem for problem in record.problems}
-    after = {problem.path: problem for problem in executed.problems}
-    compared = {output.path for output in (*record.outputs, *executed.outputs)}
-    found = []
-    for path in sorted((before.keys() | after.keys()) - compared):
-        same = path in before and path in after and before[path].problem == after[path].problem
-        problem = after.get(path) or before[path]
-        detail = f"{problem.problem}: {problem.detail}" + (" (as in the original)" if same else "")
-        found.append(OutputVerdict(path, Verdict.IDENTICAL if same else Verdict.DIVERGED, "none", detail))
-    return found
+def _problem_verdicts(before: Record, after: Record | Executed) -> list[OutputVerdict]:
+    """Outputs that could not be taken from one of the two."""
+    was, now = ({problem.path: problem for problem in one.problems} for one in (before, after))
+    compared = {output.path for output in (*before.outputs, *after.outputs)}
+    return [_problem_verdict(was.get(path), now.get(path)) for path in sorted((was.keys() | now.keys()) - compared)]
+
+
+def _problem_verdict(was: OutputProblem | None, now: OutputProblem | None) -> OutputVerdict:
+    """The same trouble in both is no difference, if it leaves nothing unseen."""
+    problem = now or was
+    assert problem is not None
+    detail = f"{problem.problem}: {problem.detail}"
+    if was != now:
+        return OutputVerdict(problem.path, Verdict.DIVERGED, "none", detail)
+    if not problem.tells_all:
+        return OutputVerdict(problem.path, Verdict.FAILED, "none", f"{detail}; so it cannot be compared")
+    return OutputVerdict(problem.path, Verdict.IDENTICAL, "none", f"{detail} (as in the original)")
 
 
 def _notes(session: Session, original: Original, executed: Executed) -> list[str]:
@@ -205,7 +210,8 @@ def _unsteady(session: Session, original: Original, done: Sequence[Replayed]) ->
     found: dict[str, str] = {}
     first = done[0].record
     for number, other in enumerate(done[1:], 2):
-        for one in _verdicts(session, original.spec, first.outputs, other.record.outputs):
+        compared = _verdicts(session, original.spec, first.outputs, other.record.outputs)
+        for one in (*compared, *_problem_verdicts(first, other.record)):
             if one.verdict is Verdict.DIVERGED:
                 found.setdefault(one.path, f"replays 1 and {number} disagree: {one.detail}")
     return found

@@ -10,7 +10,7 @@ from runner.errors import UsageError
 from runner.state.job import Job, Workfile
 from runner.state.strict import load_workfile
 from runner.store.runs import SPECS, Run, read_spec, resolve_run_id, run_ids
-from runner.store.store import Store, find_store, open_store
+from runner.store.store import STORE_NAME, Store, find_store, open_store
 
 WORKFILE = "replay.yaml"
 
@@ -63,10 +63,11 @@ class Workspace(msgspec.Struct, frozen=True):
 
 
 def open_workspace(start: Path, store: Path | None, *, create: bool = False) -> Workspace:
-    """The workspace around `start`. With `create`, the store is made if there is none."""
+    """The workspace around `start`. With `create`, the store is made if there is none; so is the usual one of a
+    clone that has only `state_specs/`, but none that was named, perhaps wrongly."""
     start = start.absolute()
     above = (folder for folder in (start, *start.parents) if (folder / WORKFILE).is_file())
     root = next(above, start)
     folder = store.absolute() if store else find_store(root)
-    has_specs = (root / SPECS).is_dir()
-    return Workspace(root, open_store(folder, create=create or has_specs))
+    is_clone = folder == root / STORE_NAME and (root / SPECS).is_dir()
+    return Workspace(root, open_store(folder, create=create or is_clone))

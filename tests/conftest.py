@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,15 +44,28 @@ def only_one(name: str) -> Iterator[None]:
         yield
 
 
+def until(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
+    """What `condition` gives as soon as it is true; a test that waits says for what."""
+    deadline, waiting = time.monotonic() + seconds, threading.Event()
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        waiting.wait(0.02)
+    raise AssertionError(f"waited {seconds} s in vain for {what}")
+
+
+def absent(why: str) -> BaseException:
+    """A test cannot run here: an error where an engine and all it takes is required, else a skip."""
+    return pytest.fail.Exception(why) if REQUIRED else pytest.skip.Exception(why)
+
+
 @pytest.fixture(scope="session")
 def engine() -> Engine:
     try:
         found = connect()
         found.version()
     except OutsideError as error:
-        if REQUIRED:
-            pytest.fail(f"an engine is required and none answers: {error.why}")
-        pytest.skip(f"no container engine: {error.why}")
+        raise absent(f"no container engine answers: {error.why}") from error
     return found
 
 

@@ -19,6 +19,7 @@ from runner.state.digest import Digest
 from runner.state.record import Output
 from runner.state.spec import StateSpec
 from runner.store.blobs import copy_out
+from runner.store.files import disk_error
 from runner.store.index import Row, rows
 from runner.store.runs import RunStatus
 from runner.workspace import Workspace, open_workspace
@@ -141,10 +142,13 @@ def _copy_outputs(workspace: Workspace, found: tuple[Output, ...], to: Path, for
         place = to / output.path
         if to.resolve() not in (place.parent.resolve() / "x").parents:
             raise UsageError(f"{place} leads out of {to} through a link", next="copy into another folder")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.unlink(missing_ok=True)
         source = workspace.store.blobs.verified(Digest(output.sha256))
-        copy_out(source, place, 0o755 if output.executable else 0o644)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.unlink(missing_ok=True)
+            copy_out(source, place, 0o755 if output.executable else 0o644)
+        except OSError as error:
+            raise disk_error(error, f"write {place}") from error
 
 
 def _piece(kind: int, data: bytes) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -12,14 +13,17 @@ import typer
 from runner.cli import commands
 from runner.cli.output import print_error
 from runner.errors import Exit, InterruptedRunError, ReplayError, UsageError
+from runner.store.files import disk_error
 
 # typer has had click inside it since 0.26 and beside it before; either way this is its error for bad usage.
 ClickError: Any = typer.BadParameter.__mro__[2]
 
+_DISK = frozenset({errno.EACCES, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENOSPC, errno.EPERM, errno.EROFS})
+"""What disks and permissions do to any access to a file; other numbers are mistakes of this tool."""
+
 app = typer.Typer(
     name="replay",
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -41,7 +45,7 @@ def run(arguments: list[str]) -> int:
     as_json = "--json" in _own(arguments)
     try:
         own = [a for a in arguments if a != "--debug"] if debug else arguments
-        return int(app(own, standalone_mode=False, prog_name="replay") or 0)
+        return _invoke(own)
     except ReplayError as error:
         if debug:
             traceback.print_exc()
@@ -57,7 +61,22 @@ def run(arguments: list[str]) -> int:
         sys.stderr.close()
         return int(Exit.OK)
     except Exception as error:  # noqa: BLE001
+        if isinstance(error, OSError) and error.errno in _DISK:
+            if debug:
+                traceback.print_exc()
+            print_error(disk_error(error, f"use {error.filename or 'the disk'}"), as_json)
+            return int(Exit.OUTSIDE)
         return _own_error(error, debug, as_json)
+
+
+def _invoke(arguments: list[str]) -> int:
+    """As calling the app does, but interrupts and broken pipes come through: typer would end them in its own way."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("replay", arguments) as context:
+            return int(command.invoke(context) or 0)
+    except typer.Exit as done:
+        return done.exit_code
 
 
 def with_command(arguments: list[str]) -> list[str]:

@@ -153,7 +153,7 @@ def _recorded(run_id: str, record: Record) -> str:
     for problem in record.problems:
         text += f"  {safe(problem.path)}: {problem.problem}: {problem.detail}\n"
     text += _also_wrote(record)
-    return text + f"again:  replay {run_id}\n"
+    return text + (f"again:  replay {run_id}\n" if record.outcome.ending != "interrupted" else "")
 
 
 def _also_wrote(record: Record) -> str:

@@ -97,7 +97,10 @@ def _size(name: str, value: str | int | None) -> int | None:
     match = _SIZE.match(value.strip())
     if not match:
         raise UsageError(f"limits.{name}: {value!r} is no size", next="write bytes, or like 512m or 2g")
-    return _positive(name, int(float(match[1]) * _SIZE_UNITS[match[2].lower()]))
+    size = int(float(match[1]) * _SIZE_UNITS[match[2].lower()])
+    if size >= 1 << 63:
+        raise UsageError(f"limits.{name}: {value!r} is more than any machine has", next="write less, or leave it out")
+    return _positive(name, size)
 
 
 def _time(name: str, value: str | float | None) -> float | None:

@@ -53,6 +53,12 @@ def observe(
     return dict(sorted((fixed | {name: _value(name, value, caller) for name, value in declared.items()}).items()))
 
 
+def refuse_unset(declared: Mapping[str, str | None], caller: Mapping[str, str]) -> None:
+    """Say at once what `observe` would say after packages were resolved."""
+    for name, value in declared.items():
+        _value(name, value, caller)
+
+
 def determinism_variables(determinism: Determinism, cpus: float | None, locked: tuple[Wheel, ...]) -> dict[str, str]:
     if determinism == "off":
         return {}

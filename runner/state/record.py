@@ -55,11 +55,18 @@ class Output(Value, frozen=True):
 
 
 class OutputProblem(Value, frozen=True):
-    """A declared output that could not be taken, and why."""
+    """A declared output that could not be taken, and why. `masked` is the digest of one that was set apart, each
+    secret in it replaced by the mask, so that it can be compared all the same."""
 
     path: str
     problem: Problem
     detail: str = ""
+    masked: Sha256 | None = None
+
+    @property
+    def tells_all(self) -> bool:
+        """Whether two that are equal stand for equal outputs: nothing of them was left unseen."""
+        return self.masked is not None or self.problem in ("missing", "outside", "special")
 
 
 class OutputVerdict(Value, frozen=True):

@@ -76,12 +76,16 @@ class Engine:
         self._say = say
         self._sees_files: bool | None = True if where.startswith(("unix:", "npipe:")) else None
         self.where = where
+        self._version: dict[str, Any] | None = None
 
     # --- facts
 
     def version(self) -> dict[str, Any]:
-        with self._errors("ask the engine for its version"):
-            return dict(self._client.version())
+        """Asked once: it does not change while a command runs."""
+        if self._version is None:
+            with self._errors("ask the engine for its version"):
+                self._version = dict(self._client.version())
+        return self._version
 
     def rootless(self) -> bool:
         with self._errors("ask the engine how it is set up"):

@@ -288,6 +288,13 @@ def test_params_that_cannot_be_read(jobs: Jobs, path: str, content: str | bytes,
     assert jobs.workspace.replay("ls", "--json").json["runs"] == []
 
 
+def test_a_variable_that_the_caller_lacks_is_named_before_anything_takes_time(jobs: Jobs) -> None:
+    jobs.workspace.jobs(j={"command": "true", "image": "images/none", "env": {"LACKING": None}})
+    done = jobs.workspace.replay("run", "j")
+    assert done.code == 2
+    assert "LACKING" in done.err and "image" not in done.err, done
+
+
 def test_env_takes_the_callers_value_where_it_is_null_and_nothing_else(jobs: Jobs) -> None:
     jobs.workspace.env |= {"TAKEN": "the caller's = value\n", "LEAKED": "x"}
     done = jobs.run('echo "$TAKEN|$LEAKED|$SET"', env={"TAKEN": None, "SET": ""})

@@ -14,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +24,7 @@ from runner.errors import OutsideError
 from runner.tools.container_request import ContainerRequest, Mount
 from runner.tools.containers import Engine, connect
 from runner.tools.interrupts import Interrupts
-from tests.conftest import REQUIRED, Workspace, wheel
+from tests.conftest import Workspace, absent, until, wheel
 from tests.engine.conftest import Recorded
 
 pytestmark = pytest.mark.engine
@@ -59,23 +58,21 @@ def _connected(host: str) -> Engine:
 
 
 def _started(process: subprocess.Popen[bytes], host: str, log: Path) -> Engine:
-    until = time.monotonic() + 30
-    while time.monotonic() < until and process.poll() is None:
+    def answering() -> Engine | None:
+        if process.poll() is not None:
+            raise absent(f"a second engine cannot be started: {log.read_text()[-500:]}")
         with contextlib.suppress(OutsideError):
             return _connected(host)
-        time.sleep(0.05)
-    raise _absent(f"a second engine cannot be started: {log.read_text()[-500:]}")
+        return None
 
-
-def _absent(why: str) -> BaseException:
-    return (pytest.fail.Exception if REQUIRED else pytest.skip.Exception)(why)
+    return until(answering, "the second engine")
 
 
 @pytest.fixture(scope="session")
 def elsewhere(engine: Engine, shell_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
     """Ends with the test run. At `twin` it has a folder of its own that has the path of one here."""
     if os.getuid() != 0 or not shutil.which("dockerd"):
-        raise _absent("a second engine needs root and dockerd")
+        raise absent("a second engine needs root and dockerd")
     hidden = tmp_path_factory.getbasetemp()
     twin = hidden / TWIN
     (twin / "in").mkdir(parents=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import until
 from tests.engine.conftest import OwnImage, Recorded
 
 pytestmark = pytest.mark.engine
@@ -100,14 +101,10 @@ def test_gc_while_a_job_runs(recorded: Recorded) -> None:
 
 
 def wait_for(recorded: Recorded, pattern: str) -> Path:
-    import time
+    def written() -> list[Path]:
+        return [file for file in recorded.store.glob(pattern) if file.stat().st_size > 8]
 
-    for _ in range(600):
-        found = [file for file in recorded.store.glob(pattern) if file.stat().st_size > 8]
-        if found:
-            return found[0]
-        time.sleep(0.05)
-    raise AssertionError(f"no {pattern}")
+    return until(written, pattern)[0]
 
 
 def test_what_cannot_be_read_is_not_guessed(recorded: Recorded) -> None:

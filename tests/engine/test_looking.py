@@ -156,6 +156,8 @@ def test_outputs_are_copied_out_and_overwrite_nothing(recorded: Recorded, tmp_pa
     assert recorded.replay("outputs", "steady", "--to", str(tmp_path / "two")).code == 0
     (tmp_path / "two" / "out" / "a.txt").write_text("changed by its owner")
     assert (blob.stat().st_size, blob.stat().st_mtime_ns) == (kept.st_size, kept.st_mtime_ns)
+    for place in ("/dev/null/x", "/proc/x"):
+        assert recorded.replay("outputs", recorded.ids["steady"], "--to", place).code == 7
 
 
 # --- diff --------------------------------------------------------------------------------------------------------

@@ -54,6 +54,17 @@ def sizes(found: Gathered) -> dict[str, int]:
     return {output.path: output.size for output in found.outputs}
 
 
+def test_what_cannot_be_looked_at_is_not_called_identical(workspace: Workspace, shell_image: str) -> None:
+    command = "mkdir d; echo 1 > d/$(printf 'a\\377'); ln -s /etc/passwd l; mkfifo p"
+    job = {"command": command, "image": shell_image, "python": None}
+    workspace.jobs(unseen=job | {"outputs": ["d"]}, seen=job | {"outputs": ["l", "p", "gone"]})
+    for name, code, verdict in (("unseen", 4, "failed"), ("seen", 0, "identical")):
+        recorded = workspace.replay("run", name, "--json").json
+        again = workspace.replay("replay", recorded["run_id"], "--json")
+        assert (again.code, again.json["verdict"]) == (code, verdict), again
+        assert {one["verdict"] for one in again.json["outputs"]} == {verdict}
+
+
 # --- what is taken -------------------------------------------------------------------------------------------
 
 

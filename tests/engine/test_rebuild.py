@@ -19,7 +19,7 @@ import pytest
 from runner.errors import OutsideError
 from runner.tools import containers
 from runner.tools.containers import Engine
-from tests.conftest import REQUIRED, Workspace
+from tests.conftest import Workspace, absent, until
 from tests.engine.conftest import OwnImage
 
 pytestmark = pytest.mark.engine
@@ -45,12 +45,11 @@ class Registry:
     def start(self) -> None:
         command = ["docker-registry", "serve", str(self._config)]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(400):
-            with closing(socket.socket()) as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.02)
-        raise AssertionError("the registry did not start")
+        until(self._answers, "the registry")
+
+    def _answers(self) -> bool:
+        with closing(socket.socket()) as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def stop(self) -> None:
         self._process.terminate()
@@ -69,9 +68,7 @@ def free_port() -> int:
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[Registry]:
     if not shutil.which("docker-registry"):
-        if REQUIRED:
-            pytest.fail("docker-registry is not installed")
-        pytest.skip("docker-registry is not installed")
+        raise absent("docker-registry is not installed")
     made = Registry(tmp_path / "registry")
     yield made
     made.stop()

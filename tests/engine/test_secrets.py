@@ -171,6 +171,18 @@ def test_outputs_that_hold_a_secret_are_set_apart(job: Any, workspace: Workspace
     assert SECRET not in again.out + again.err
 
 
+@pytest.mark.parametrize("path", ["out", "stdout"])
+def test_an_output_that_is_set_apart_is_compared_all_the_same(job: Any, workspace: Workspace, path: str) -> None:
+    """What is not in the store is never called identical unseen; another secret of today is no difference."""
+    command = 'echo "$S $(cat /proc/sys/kernel/random/uuid)" > out; cat out'
+    done = job(command, "--json", outputs=[path])
+    again = workspace.replay("replay", done.json["run_id"], "--json", SECRET=SECRET)
+    assert (again.code, again.json["verdict"]) == (1, "nondeterministic"), again
+    done = job('echo "$S steady" > out; cat out', "--json", outputs=[path])
+    again = workspace.replay("replay", done.json["run_id"], "--json", SECRET="another value")
+    assert (again.code, again.json["verdict"]) == (0, "identical"), again
+
+
 def test_a_replay_takes_secrets_from_where_they_were(job: Any, workspace: Workspace) -> None:
     run_id = job("echo ${#S} > n", "--json", outputs=["n"]).json["run_id"]
     assert workspace.replay("replay", run_id, SECRET=SECRET).code == 0

@@ -7,16 +7,18 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Workspace, connect
+from runner.store.files import FileLock
+from tests.conftest import Workspace, connect, until
 
 pytestmark = pytest.mark.engine
 
 WAITS = "trap 'echo cleaning up; exit 5' TERM; echo ready; sleep 60 & wait"
-STUBBORN = "trap '' TERM; echo ready; sleep 60"
+STUBBORN = "trap 'echo told' TERM; echo ready; sleep 60 & while kill -0 $!; do wait $!; done"
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ def test_a_signal_ends_the_job_cleanly(here: Workspace, number: signal.Signals) 
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130, (out, err)
     assert b"cleaning up" in err
-    assert b"interrupted" in out
+    assert b"interrupted" in out and b"again:" not in out
     assert b"Traceback" not in err
     assert here.containers() == []
     assert list((here.store / "scratch").iterdir()) == []
@@ -84,11 +86,13 @@ def test_a_signal_ends_the_job_cleanly(here: Workspace, number: signal.Signals) 
 
 def test_a_second_signal_does_not_wait_for_a_stubborn_job(here: Workspace) -> None:
     process = here.start("run", "stubborn", "--json")
-    while not any(log.read_bytes() for log in here.store.glob("runs/*/stdout")):
-        assert process.poll() is None
-        time.sleep(0.05)
+
+    def says(word: bytes) -> bool:
+        return any(word in log.read_bytes() for log in here.store.glob("runs/*/stdout"))
+
+    until(lambda: says(b"ready"), "the job")
     process.send_signal(signal.SIGINT)
-    time.sleep(0.2)
+    until(lambda: says(b"told"), "the job to hear of it")
     since = time.monotonic()
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=30)
@@ -142,3 +146,18 @@ def test_what_a_killed_command_left_is_swept(here: Workspace) -> None:
     running.send_signal(signal.SIGINT)
     running.communicate(timeout=30)
     assert running.returncode == 130
+
+
+def test_a_signal_before_the_job_starts_is_told_in_one_object(here: Workspace) -> None:
+    here.run("ok")
+    lock = FileLock(here.store / "turnstile.lock")
+    lock.acquire()
+    process = here.start("run", "ok", "--json")
+    blocked = f"-> FLOCK  ADVISORY  WRITE {process.pid} "
+    until(lambda: blocked in Path("/proc/locks").read_text(), "the command to wait for the lock")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    lock.release()
+    assert (process.returncode, err) == (130, b"")
+    assert json.loads(out)["error"]["code"] == 130
+    assert len(here.replay("ls", "--json").json["runs"]) == 1

@@ -192,7 +192,16 @@ def test_the_same_limit_in_other_words_is_the_same_state() -> None:
 
 @pytest.mark.parametrize(
     "declared",
-    [{"memory": "x"}, {"memory": "5m"}, {"memory": -1}, {"time": "1w"}, {"time": "-1"}, {"gpus": -1}, {"cpus": 0.0}],
+    [
+        {"memory": "x"},
+        {"memory": "5m"},
+        {"memory": -1},
+        {"memory": "99999999999t"},
+        {"time": "1w"},
+        {"time": "-1"},
+        {"gpus": -1},
+        {"cpus": 0.0},
+    ],
 )
 def test_limits_that_are_refused(declared: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="limits") as caught:

@@ -1,0 +1,48 @@
+"""The command line itself: exit codes and words of what no command has foreseen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from runner.cli.main import run
+
+
+def test_without_a_command_it_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("Usage: replay") and said.err == ""
+
+
+@pytest.mark.parametrize("arguments", [["--nothing"], ["ls", "--nothing"], ["ls", "-n", "x"]])
+def test_bad_usage_is_one_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*arguments, "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == 2
+
+
+def test_a_disk_that_fails_is_no_error_of_this_tool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "replay.yaml").symlink_to("/proc/self/mem")  # reading it is an input/output error, for root too
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REPLAY_STORE", raising=False)
+    assert run(["run", "j", "--json"]) == 7
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["code"], error["why"]) == (7, "Input/output error")
+
+
+@pytest.mark.parametrize("arguments", [["ls"], ["gc"], ["show", "x"], ["rm", "x"]])
+def test_a_store_that_was_named_wrongly_is_not_made(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state_specs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REPLAY_STORE", raising=False)
+    assert run([*arguments, "--store", str(tmp_path / "typo")]) == 2
+    assert not (tmp_path / "typo").exists()
+    assert run(["ls"]) == 0, "a clone with specs only"
+    monkeypatch.setenv("REPLAY_STORE", str(tmp_path / "typo"))
+    assert run(arguments) == 2
+    assert not (tmp_path / "typo").exists()
