@@ -137,7 +137,7 @@ def ls(
         str | None, typer.Option(help="Only ok, failed, running, interrupted, or with that verdict.")
     ] = None,
     state: Annotated[str | None, typer.Option(help="Only runs whose state digest begins like this.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="How many of the newest; 0 for all.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many of the newest; 0 for all.")] = 50,
     store: StoreOption = None,
     as_json: Json = False,
 ) -> int:

@@ -16,11 +16,11 @@ from runner.errors import Exit, UsageError
 from runner.layers import code
 from runner.logs import STDERR, STDOUT, read_log
 from runner.state.digest import Digest
-from runner.state.record import Output
+from runner.state.record import Output, Verdict
 from runner.state.spec import StateSpec
 from runner.store.blobs import copy_out
 from runner.store.files import disk_error
-from runner.store.index import Row, rows
+from runner.store.index import OUTCOMES, Row, rows
 from runner.store.runs import RunStatus
 from runner.workspace import Workspace, open_workspace
 
@@ -56,6 +56,9 @@ def diff(a: str, b: str, store: Path | None, as_json: bool) -> int:
 
 
 def ls(wanted: Filter, store: Path | None, as_json: bool) -> int:
+    if wanted.status not in (None, *OUTCOMES, *Verdict):
+        known = ", ".join((*OUTCOMES, *Verdict))
+        raise UsageError(f"--status: {wanted.status!r} is not known", next=f"one of {known}")
     workspace = open_workspace(Path.cwd(), store)
     found = rows(workspace.store.folder / "index.sqlite", workspace.run_ids(), workspace.run)
     fitting = sorted(

@@ -21,8 +21,11 @@ from runner.store.runs import Run, RunStatus
 _SCHEMA = "CREATE TABLE IF NOT EXISTS runs_1 (run_id TEXT PRIMARY KEY, row BLOB NOT NULL) WITHOUT ROWID"
 
 
+OUTCOMES = ("ok", "failed", "interrupted", "running", "unreadable")
+
+
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What `ls` shows. `outcome` is `ok`, `failed`, `interrupted`, `running` or `unreadable`."""
+    """What `ls` shows. `outcome` is one of `OUTCOMES`."""
 
     run_id: str
     job: str = ""

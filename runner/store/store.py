@@ -94,7 +94,9 @@ def open_store(folder: Path, *, create: bool) -> Store:
     try:
         info = msgspec.json.decode(marker.read_bytes(), type=StoreInfo)
     except msgspec.DecodeError as error:
-        raise OutsideError(f"{marker} cannot be read", str(error)) from error
+        raise OutsideError(
+            f"{marker} cannot be read", str(error), "restore it from a copy of the store, or name another with --store"
+        ) from error
     if info.format > STORE_FORMAT:
         raise UsageError(f"the store at {folder} is of a newer format", f"format {info.format}", "upgrade replay")
     return Store(folder, info)

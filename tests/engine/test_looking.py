@@ -44,6 +44,8 @@ def test_ls_filters_and_orders(recorded: Recorded) -> None:
     assert ids(ls(recorded, "--job", "steady")) == ids(ls(recorded, "--label", "eu")) == {steady}
     assert ids(ls(recorded, "--status", "failed")) == {recorded.ids["fails"]}
     assert ids(ls(recorded, "--status", "ok", "--job", "where")) == {recorded.ids["where"]}
+    for odd in (["--status", "fine"], ["--limit", "-1"]):
+        assert recorded.replay("ls", *odd).code == 2
     digest = recorded.spec("steady")["digest"]
     assert ids(ls(recorded, "--state", digest)) == ids(ls(recorded, "--state", digest[7:19])) == {steady}
     assert len(ls(recorded, "-n", "2")) == 2 and len(ls(recorded, "-n", "0")) == len(JOBS)
