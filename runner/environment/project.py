@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -52,6 +51,8 @@ def read_project(pyproject: bytes, has_src: bool) -> Project | None:
 
     `has_src`: the workspace has a folder `src`, which then holds the packages.
     """
+    import tomllib
+
     try:
         table = msgspec.convert(tomllib.loads(pyproject.decode()), _Document).project
         return _project_of(table, ("src",) if has_src else (".",)) if table else None

@@ -22,7 +22,7 @@ from runner.state.paths import covers
 from runner.state.spec import CodeSeen
 from runner.store.blobs import copy_out
 from runner.store.store import Store
-from runner.tools import dvc, git
+from runner.tools import git
 
 WORKFILE = "replay.yaml"
 _RESERVED_FOLDERS = frozenset({".git", ".hg", ".svn", ".dvc", ".replay"})
@@ -99,6 +99,8 @@ def restore(store: Store, files: tuple[CodeFile, ...], target: Path) -> None:
 
 
 def _paths(root: Path, owned: Collection[str]) -> Iterator[str]:
+    from runner.tools import dvc
+
     in_git = git.is_work_tree(root)
     folders = tuple(owned) if in_git else (*owned, *dvc.tracked_paths(root))
     for path in git.files(root) if in_git else _walk(root):

@@ -12,7 +12,6 @@ import gzip
 import io
 import json
 import re
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -199,6 +198,8 @@ def _archive_path(store: Store, identity: Image) -> Path:
 
 def _unpack_saved(store: Store, stream: Iterator[bytes], identity: Image) -> Archive:
     """Split a saved image into blobs: the configuration and each layer, unpacked, by its own digest."""
+    import tarfile
+
     small: dict[str, bytes] = {}
     wanted = set(identity.diff_ids)
     with tarfile.open(fileobj=_Reader(stream), mode="r|") as saved:
@@ -240,12 +241,16 @@ def _docker_archive(store: Store, archive: Archive) -> Iterator[bytes]:
 
 
 def _tar_member(name: str, data: bytes) -> Iterator[bytes]:
+    import tarfile
+
     info = tarfile.TarInfo(name)
     info.size = len(data)
     yield info.tobuf() + data + b"\0" * (-len(data) % 512)
 
 
 def _tar_file(name: str, path: Path) -> Iterator[bytes]:
+    import tarfile
+
     info = tarfile.TarInfo(name)
     info.size = path.stat().st_size
     yield info.tobuf()
