@@ -24,7 +24,7 @@ from runner.state.paths import STDOUT as STDOUT_NAME
 from runner.state.paths import covers
 from runner.state.record import Outcome, Output, OutputProblem
 from runner.state.spec import Image, State
-from runner.store.files import entries_below, remove_tree
+from runner.store.files import entries_below, give, remove_tree
 from runner.store.runs import Run
 from runner.store.store import Store
 from runner.tools.attached import Watch
@@ -147,9 +147,8 @@ def lay_out(scratch: Path, prepared: Prepared, owner: tuple[int, int]) -> None:
     for mount in prepared.mounts:
         if mount.target.startswith(WORKSPACE + "/"):
             _mount_point(prepared.workspace, mount.target.removeprefix(WORKSPACE + "/"), mount.source)
-    if owner[0] != os.getuid():
-        for folder in (prepared.workspace, scratch / "home", scratch / "tmp"):
-            _give(folder, owner)
+    for folder in (prepared.workspace, scratch / "home", scratch / "tmp"):
+        give(folder, owner)
 
 
 def container_request(
@@ -256,12 +255,6 @@ def _mount_point(workspace: Path, path: str, source: Path) -> None:
     else:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.touch()
-
-
-def _give(folder: Path, owner: tuple[int, int]) -> None:
-    os.chown(folder, *owner)
-    for entry in entries_below(folder):
-        os.chown(entry.path, *owner, follow_symlinks=False)
 
 
 def _files_below(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:

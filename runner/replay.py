@@ -36,7 +36,7 @@ from runner.run import (
 )
 from runner.state.digest import Digest
 from runner.state.record import Outcome, Output, OutputProblem, OutputVerdict, Record, ReplayResult, Verdict, worst
-from runner.state.spec import RunInfo, StateSpec, ToolInfo
+from runner.state.spec import HostSeen, RunInfo, StateSpec, ToolInfo
 from runner.store.runs import Run, new_run_id
 
 
@@ -120,13 +120,15 @@ def replay_once(session: Session, original: Original) -> Replayed:
             raise InterruptedRunError("interrupted", f"replay {run.id} was stopped while the job ran")
         with store.adding():
             executed = collect_outputs(session, run, spec, rebuilt, finished, secrets)
-            result = _compare(session, original, executed, rebuilt)
+            result = _compare(session, original, spec, executed, rebuilt)
             record = record_of(spec, spec_bytes, started, executed, result)
             run.write_record(record)
     return Replayed(spec, record)
 
 
-def _compare(session: Session, original: Original, executed: Executed, rebuilt: Rebuilt) -> ReplayResult:
+def _compare(
+    session: Session, original: Original, spec: StateSpec, executed: Executed, rebuilt: Rebuilt
+) -> ReplayResult:
     """The verdict of one replay. Before it says that outputs differ, what the job was given is re-hashed."""
     before, after = original.record.outcome, executed.outcome
     outputs = _verdicts(session, original.spec, original.record.outputs, executed.outputs)
@@ -140,7 +142,7 @@ def _compare(session: Session, original: Original, executed: Executed, rebuilt: 
         replay_of=original.spec.run.id,
         verdict=verdict,
         outputs=tuple(sorted(outputs, key=lambda one: one.path)),
-        notes=tuple(_notes(session, original, executed)),
+        notes=tuple(_notes(original, spec.observed.host, executed)),
     )
 
 
@@ -181,7 +183,7 @@ def _problem_verdict(was: OutputProblem | None, now: OutputProblem | None) -> Ou
     return OutputVerdict(problem.path, Verdict.IDENTICAL, "none", f"{detail} (as in the original)")
 
 
-def _notes(session: Session, original: Original, executed: Executed) -> list[str]:
+def _notes(original: Original, now: HostSeen, executed: Executed) -> list[str]:
     notes = []
     before, after = original.record.outcome, executed.outcome
     if (before.exit_code, before.ending) != (after.exit_code, after.ending):
@@ -190,13 +192,12 @@ def _notes(session: Session, original: Original, executed: Executed) -> list[str
         notes.append("the network is open to this job: what it fetched is no part of the state")
     if not original.spec.contract.outputs:
         notes.append("the job declares no outputs, so only its exit status was compared")
-    notes += _host_notes(session, original.spec)
+    notes += _host_notes(original.spec.observed.host, now)
     return notes
 
 
-def _host_notes(session: Session, spec: StateSpec) -> list[str]:
+def _host_notes(then: HostSeen, now: HostSeen) -> list[str]:
     """What differs between the machines, since it may explain a difference in the outputs."""
-    then, now = spec.observed.host, host.observe(session.engine.version())
     fields = [name for name in now.__struct_fields__ if getattr(then, name) != getattr(now, name)]
     return [f"the host differs in {', '.join(fields)}"] if fields else []
 

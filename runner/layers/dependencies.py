@@ -26,7 +26,7 @@ from runner.state.digest import Digest, digest_bytes, digest_value, hex_of
 from runner.state.job import Job
 from runner.state.paths import inside
 from runner.state.spec import Dependencies, DependenciesSeen, Wheel
-from runner.store.files import remove_tree, write_atomic
+from runner.store.files import give, remove_tree, write_atomic
 from runner.store.store import Store
 from runner.tools.container_request import ContainerRequest, Mount
 from runner.tools.containers import Engine
@@ -174,7 +174,7 @@ def _make_lock(store: Store, root: Path, wanted: Requirements, locker: Locker, f
     place = _workplace(store, folder)
     text, vcs = _stage_sources(root, wanted, place.inside)
     for sub in (place.inside, place.outside, folder / "tmp", place.cache):
-        _give(sub, locker.owner)
+        give(sub, locker.owner)
     container = pip.PipContainer(
         engine=locker.engine,
         image=locker.image_id,
@@ -219,7 +219,8 @@ def _stage_sources(root: Path, wanted: Requirements, inside_folder: Path) -> tup
         subfolder = ""
         if isinstance(line.source, GitSource):
             commit = git.clone(line.source.url, line.source.revision, target)
-            vcs[line.prefix.partition(" @")[0].partition("[")[0] or line.source.url] = f"{line.source.url}@{commit}"
+            url = git.without_credentials(line.source.url)
+            vcs[line.prefix.partition(" @")[0].partition("[")[0] or url] = f"{url}@{commit}"
             subfolder = f"/{line.source.subfolder}" if line.source.subfolder else ""
         else:
             shutil.copytree(root / line.source.path, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
@@ -245,15 +246,6 @@ def _lock_path(store: Store, root: Path, wanted: Requirements, locker: Locker) -
 
 def _folder_digest(root: Path, path: str) -> str:
     return digest_bytes(code_layer.listing(code_layer.observe(root / path, ())))
-
-
-def _give(folder: Path, owner: tuple[int, int]) -> None:
-    if owner[0] == os.getuid():
-        return
-    for here, _, files in os.walk(folder):
-        os.chown(here, *owner)
-        for name in files:
-            os.chown(os.path.join(here, name), *owner, follow_symlinks=False)
 
 
 # --- restore ---------------------------------------------------------------------------------------------

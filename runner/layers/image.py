@@ -200,9 +200,11 @@ def _unpack_saved(store: Store, stream: Iterator[bytes], identity: Image) -> Arc
     """Split a saved image into blobs: the configuration and each layer, unpacked, by its own digest."""
     import tarfile
 
+    from runner.tools.tar_streams import ChunkReader
+
     small: dict[str, bytes] = {}
     wanted = set(identity.diff_ids)
-    with tarfile.open(fileobj=_Reader(stream), mode="r|") as saved:
+    with tarfile.open(fileobj=ChunkReader(stream), mode="r|") as saved:
         for member in saved:
             content = saved.extractfile(member) if member.isfile() else None
             if content is None:
@@ -334,26 +336,6 @@ def _fetch(engine: Engine, store: Store, root: Path, identity: Image, place: Ima
     tag = f"replay/{folder.name.lower()}:{hex_of(_folder_digest(folder))[:16]}"
     found = build(engine, store, folder, tag, say)
     return found.id if same_image(found.identity, identity) else None
-
-
-class _Reader(io.RawIOBase):
-    """A stream of chunks as a file that can be read, for `tarfile`."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._left = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        while size < 0 or len(self._left) < size:
-            chunk = next(self._chunks, b"")
-            if not chunk:
-                break
-            self._left += chunk
-        taken, self._left = (self._left[:size], self._left[size:]) if size >= 0 else (self._left, b"")
-        return taken
 
 
 class _Prefixed(io.RawIOBase):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -37,13 +37,6 @@ def hex_of(digest: Digest) -> str:
 
 def digest_bytes(data: bytes) -> Digest:
     return digest_of_hex(hashlib.sha256(data).hexdigest())
-
-
-def digest_chunks(chunks: Iterable[bytes]) -> Digest:
-    hasher = hashlib.sha256()
-    for chunk in chunks:
-        hasher.update(chunk)
-    return digest_of_hex(hasher.hexdigest())
 
 
 def digest_file(path: Path) -> Digest:

@@ -57,6 +57,15 @@ def entries_below(folder: Path) -> Iterator[os.DirEntry[str]]:
         yield from entries
 
 
+def give(folder: Path, owner: tuple[int, int]) -> None:
+    """Make user and group own a folder and all below it; nothing to do where the user is the caller."""
+    if owner[0] == os.getuid():
+        return
+    os.chown(folder, *owner)
+    for entry in entries_below(folder):
+        os.chown(entry.path, *owner, follow_symlinks=False)
+
+
 def remove_tree(path: Path) -> None:
     """Remove a folder that a job may have filled with unreadable folders, nested without end. What is absent
     is no error. It is renamed first, so of two that remove it only one does."""

@@ -87,11 +87,6 @@ class Engine:
                 self._version = dict(self._client.version())
         return self._version
 
-    def rootless(self) -> bool:
-        with self._errors("ask the engine how it is set up"):
-            options = self._client.info().get("SecurityOptions") or []
-        return any("rootless" in option for option in options)
-
     # --- images
 
     def image(self, reference: str) -> EngineImage | None:

@@ -12,7 +12,7 @@ from runner.errors import OutsideError
 from runner.state.spec import CodeSeen
 
 _OWN = ("state_specs/", ".replay/")
-_CREDENTIALS = re.compile(r"://[^/]*@")
+_CREDENTIALS = re.compile(r"://[^/\s]*@")
 
 
 def available() -> bool:
@@ -45,10 +45,15 @@ def seen(folder: Path) -> CodeSeen:
     return CodeSeen(
         commit=commit,
         branch=branch,
-        remote=_CREDENTIALS.sub("://", remote) if remote else None,
+        remote=without_credentials(remote) if remote else None,
         dirty=_dirty(folder),
         submodules={name: _ask(folder / name, "rev-parse", "HEAD") or "" for name in _submodules(folder)},
     )
+
+
+def without_credentials(text: str) -> str:
+    """The text with every address in it freed of user and password; a password may hold an `@`."""
+    return _CREDENTIALS.sub("://", text)
 
 
 def clone(url: str, revision: str | None, target: Path) -> str:

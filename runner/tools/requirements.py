@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from runner.errors import UsageError
+from runner.tools.git import without_credentials
 
 _INCLUDE = re.compile(r"^(?:-r|--requirement|-c|--constraint)[ =]\s*(?P<file>\S+)$")
 _EDITABLE = re.compile(r"^(?:-e|--editable)[ =]\s*")
@@ -22,7 +23,6 @@ _NAMED_FOLDER = re.compile(
 _FOLDER = re.compile(r"^(?P<path>\.{0,2}/\S*?|\.)(?P<extras>\[[^\]]*\])?(?=\s|;|$)")
 _EGG = re.compile(r"#(?:.*&)?egg=(?P<name>[A-Za-z0-9._-]+)")
 _SUBFOLDER = re.compile(r"#(?:.*&)?subdirectory=(?P<path>[^&\s]+)")
-_CREDENTIALS = re.compile(r"://[^/@\s]*@")
 _MAX_INCLUDES = 50
 
 
@@ -65,7 +65,7 @@ class Requirements(msgspec.Struct, frozen=True):
     def shown(self) -> tuple[str, ...]:
         """The requirements for a spec: no hashes, no credentials."""
         texts = (f"{'-c ' * line.constraint}{line.text.split(' --hash=')[0].strip()}" for line in self.lines)
-        return tuple(_CREDENTIALS.sub("://", text) for text in texts)
+        return tuple(without_credentials(text) for text in texts)
 
 
 def read(root: Path, path: str) -> Requirements:

@@ -115,7 +115,7 @@ def unpack(received: Iterator[bytes], target: Path, step: Step) -> None:
 
     Raises `OutsideError` for an archive that is damaged or leads out of `target`.
     """
-    reader = _Reader(received)
+    reader = ChunkReader(received)
     try:
         with tarfile.open(fileobj=reader, mode="r|", errors="surrogateescape") as tar, _Place(target) as place:
             for member in tar:
@@ -203,7 +203,7 @@ class _Place:
         return self._open
 
 
-class _Reader(io.RawIOBase):
+class ChunkReader(io.RawIOBase):
     """Chunks as a file to read from."""
 
     def __init__(self, received: Iterator[bytes]) -> None:

@@ -34,6 +34,7 @@ from runner.state.spec import (
 )
 from runner.state.strict import check_digest, dump_spec, load_spec
 from runner.store.store import open_store
+from runner.tools import requirements
 
 D = str(digest_bytes(b""))
 
@@ -275,3 +276,11 @@ def test_a_spec_of_300_packages_stays_small_and_can_be_reviewed() -> None:
     changed = set(after.splitlines()) - set(before.splitlines())
     assert len(changed) <= 3, "a review sees the package, and the digest"
     assert max(map(len, before.splitlines())) < 300
+
+
+def test_requirements_are_shown_without_credentials(tmp_path: Path) -> None:
+    (tmp_path / "r.in").write_text(
+        "--index-url https://me:p@ss@host.test/simple\nx @ git+https://me:t@host.test/x@v1\n"
+    )
+    shown = requirements.read(tmp_path, "r.in").shown()
+    assert shown == ("--index-url https://host.test/simple", "x @ git+https://host.test/x@v1")
