@@ -35,6 +35,7 @@ from runner.state.spec import (
     state_digest,
 )
 from runner.store.runs import new_run_id
+from runner.tools import git
 from runner.tools.containers import Engine
 from runner.tools.interrupts import Interrupts
 from runner.tools.probe import probe
@@ -95,7 +96,7 @@ def capture(
         access=Access(network=job.network, limits=limits, determinism=job.determinism),
     )
     observed = Observed(
-        code=code.seen(root),
+        code=git.seen(root),
         image=found.seen,
         dependencies=locked_seen,
         data=_seen(data_found),

@@ -19,7 +19,6 @@ import msgspec
 from runner.errors import TamperedError, UsageError
 from runner.state.digest import Digest, canonical, digest_bytes, digest_file
 from runner.state.paths import covers
-from runner.state.spec import CodeSeen
 from runner.store.blobs import copy_out
 from runner.store.store import Store
 from runner.tools import git
@@ -47,11 +46,6 @@ def observe(root: Path, owned: Collection[str]) -> tuple[CodeFile, ...]:
     """
     described = (_describe(root, path) for path in sorted(_paths(root, owned)))
     return tuple(file for file in described if file)
-
-
-def seen(root: Path) -> CodeSeen:
-    """Commit, branch and dirty files where there is git; nothing otherwise."""
-    return git.seen(root) if git.is_work_tree(root) else CodeSeen()
 
 
 def keep(store: Store, root: Path, files: tuple[CodeFile, ...]) -> Digest:

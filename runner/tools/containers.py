@@ -76,16 +76,12 @@ class Engine:
         self._say = say
         self._sees_files: bool | None = True if where.startswith(("unix:", "npipe:")) else None
         self.where = where
-        self._version: dict[str, Any] | None = None
 
     # --- facts
 
     def version(self) -> dict[str, Any]:
-        """Asked once: it does not change while a command runs."""
-        if self._version is None:
-            with self._errors("ask the engine for its version"):
-                self._version = dict(self._client.version())
-        return self._version
+        with self._errors("ask the engine for its version"):
+            return dict(self._client.version(api_version=False))
 
     # --- images
 
@@ -359,14 +355,15 @@ def connect(say: Callable[[str], None] = lambda _text: None) -> Engine:
     """The engine that the docker client would use: DOCKER_HOST, DOCKER_CONTEXT, the current context, the
     default socket. Raises `OutsideError` when none answers."""
     host = os.environ.get("DOCKER_HOST") or context_host() or "unix:///var/run/docker.sock"
-    import docker
     from docker.errors import DockerException
+
+    from runner.tools.engine_client import client_of, client_of_environment
 
     try:
         if os.environ.get("DOCKER_HOST") and os.environ.get("DOCKER_TLS_VERIFY"):
-            client = docker.from_env(timeout=600).api
+            client = client_of_environment()
         else:
-            client = docker.APIClient(base_url=host, version="auto", timeout=600)
+            client = client_of(host)
     except (DockerException, OSError) as error:
         raise _no_engine(host, error) from error
     return Engine(client, host, say)

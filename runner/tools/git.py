@@ -21,7 +21,7 @@ def available() -> bool:
 
 def is_work_tree(folder: Path) -> bool:
     """Whether `folder` lies in a git work tree and git is there to ask."""
-    return available() and _ask(folder, "rev-parse", "--is-inside-work-tree") == "true"
+    return available() and _prefix(folder) is not None
 
 
 def files(folder: Path) -> list[str]:
@@ -38,15 +38,19 @@ def files(folder: Path) -> list[str]:
 
 
 def seen(folder: Path) -> CodeSeen:
-    """Where the work tree stands: commit, branch, remote without credentials, files that differ from it."""
-    commit = _ask(folder, "rev-parse", "--verify", "-q", "HEAD")
-    branch = _ask(folder, "symbolic-ref", "-q", "--short", "HEAD")
+    """Where the work tree stands: commit, branch, remote without credentials, files that differ from it; nothing
+    where there is no git."""
+    prefix = _prefix(folder) if available() else None
+    if prefix is None:
+        return CodeSeen()
+    status = _run(folder, "status", "--porcelain=v2", "--branch", "-z", "--no-renames", "-uall", "--", ".").split("\0")
+    head = dict(line.removeprefix("# branch.").split(" ", 1) for line in status if line.startswith("# branch."))
     remote = _ask(folder, "config", "--get", "remote.origin.url")
     return CodeSeen(
-        commit=commit,
-        branch=branch,
+        commit=None if head["oid"] == "(initial)" else head["oid"],
+        branch=None if head["head"] == "(detached)" else head["head"],
         remote=without_credentials(remote) if remote else None,
-        dirty=_dirty(folder),
+        dirty=_dirty(status, prefix),
         submodules={name: _ask(folder / name, "rev-parse", "HEAD") or "" for name in _submodules(folder)},
     )
 
@@ -72,10 +76,19 @@ def _submodules(folder: Path) -> list[str]:
     return [path for path in paths if (folder / path / ".git").exists()]
 
 
-def _dirty(folder: Path) -> tuple[str, ...]:
-    status = _run(folder, "status", "--porcelain", "-z", "--no-renames", "-uall", "--", ".")
-    prefix = _ask(folder, "rev-parse", "--show-prefix") or ""
-    paths = (entry[3:].removeprefix(prefix) for entry in status.split("\0") if entry)
+# Fields before the path in the entries of `git status --porcelain=v2`, by kind of entry.
+_FIELDS = {"1": 8, "u": 10, "?": 1}
+
+
+def _prefix(folder: Path) -> str | None:
+    """Where in its work tree `folder` lies, as `a/b/`; None outside of one."""
+    done = _git(folder, "rev-parse", "--is-inside-work-tree", "--show-prefix")
+    inside, _, prefix = os.fsdecode(done.stdout).partition("\n")
+    return prefix.removesuffix("\n") if done.returncode == 0 and inside == "true" else None
+
+
+def _dirty(status: list[str], prefix: str) -> tuple[str, ...]:
+    paths = (entry.split(" ", _FIELDS[entry[0]])[-1].removeprefix(prefix) for entry in status if entry[:1] in _FIELDS)
     return tuple(sorted(path for path in paths if not path.startswith(_OWN)))[:50]
 
 

@@ -1,0 +1,29 @@
+"""The SDK's client, asked for at first use: importing this costs as much as the rest of a command's start."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import docker
+from docker.utils import kwargs_from_env
+
+PATIENCE_S = 600
+
+
+class Client(docker.APIClient):  # type: ignore[misc]
+    """Asks for the version once, as the SDK must anyway to agree on an API: the engine needs 6 ms for the answer,
+    and it does not change while a command runs."""
+
+    @functools.cache  # noqa: B019
+    def version(self, api_version: bool = True) -> dict[str, Any]:
+        return dict(super().version(api_version))
+
+
+def client_of(host: str) -> Client:
+    return Client(base_url=host, version="auto", timeout=PATIENCE_S)
+
+
+def client_of_environment() -> Client:
+    """As DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH say."""
+    return Client(**kwargs_from_env(), version="auto", timeout=PATIENCE_S)
