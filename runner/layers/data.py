@@ -11,8 +11,8 @@ with a fixed mark.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +20,12 @@ import msgspec
 
 from runner.environment import check as sealed
 from runner.environment import seal
-from runner.environment.layout import FILE, Entry
+from runner.environment.layout import FILE, Entry, folders_of
 from runner.errors import TamperedError, UnrebuildableError, UsageError
-from runner.state.digest import Digest, canonical, digest_value, hex_of
+from runner.state.digest import Digest, digest_value, hex_of
 from runner.state.paths import inside
 from runner.state.spec import DataSeen, DvcPin
-from runner.store.files import write_atomic
+from runner.store.files import link_or_copy, write_atomic
 from runner.store.store import Store
 
 if TYPE_CHECKING:
@@ -103,18 +103,18 @@ def _version_path(store: Store, tracked: dvc.Tracked) -> Path:
 
 
 def _learn(store: Store, root: Path, tracked: dvc.Tracked) -> Version:
-    """Hash every object of the pin and keep it; the version is remembered by DVC's own digest."""
+    """Hash every object of the pin and keep it, and link it into the view, which is all that a job will need. The
+    version is remembered by DVC's own digest."""
     from runner.tools import dvc
 
     dvc.fetch(root, {tracked.path: tracked.pin})
-    cache = dvc.cache_dir(tracked.repo)
-    files = [_keep(store, cache, tracked, entry) for entry in _entries(tracked)]
-    if len(files) == 1 and files[0].path == "":
-        version = Version(files[0].sha256, files[0].size)
-    else:
-        listing = canonical(sorted(files, key=lambda file: file.path))
-        digest = store.blobs.put_bytes(_MARK + listing + b"}")
-        version = Version(digest, sum(file.size for file in files), len(files))
+    entries = _entries(tracked)
+    with seal.staging(store.cache) as stage:
+        target = stage / "made" / seal.ROOT
+        _make_folders(target, (entry.relpath for entry in entries))
+        files = _keep_all(store, tracked, entries, target)
+        version = _version_of(store, files)
+        _publish_view(store, Digest(version.digest), stage / "made", files)
     place = _version_path(store, tracked)
     place.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(place, msgspec.json.encode(version))
@@ -128,10 +128,19 @@ def _entries(tracked: dvc.Tracked) -> tuple[dvc.Entry, ...]:
     return dvc.entries(tracked.path, tracked.pin, listing)
 
 
-def _keep(store: Store, cache: Path, tracked: dvc.Tracked, entry: dvc.Entry) -> DataFile:
+def _keep_all(store: Store, tracked: dvc.Tracked, entries: Iterable[dvc.Entry], target: Path) -> tuple[DataFile, ...]:
+    """Paths are strings here: there may be tens of thousands, and pathlib would double what each costs."""
     from runner.tools import dvc
 
-    source = dvc.object_path(cache, tracked.pin.hash, entry.md5)
+    objects, view = dvc.objects_folder(dvc.cache_dir(tracked.repo), tracked.pin.hash), str(target)
+    kept = (_keep(store, objects, tracked, entry, f"{view}/{entry.relpath or _ONLY}") for entry in entries)
+    return tuple(sorted(kept, key=attrgetter("path")))
+
+
+def _keep(store: Store, objects: str, tracked: dvc.Tracked, entry: dvc.Entry, in_view: str) -> DataFile:
+    from runner.tools import dvc
+
+    source = f"{objects}/{entry.md5[:2]}/{entry.md5[2:]}"
     hashes = dvc.hash_file(source, tracked.pin.hash)
     if hashes.md5 != entry.md5:
         raise TamperedError(
@@ -140,7 +149,18 @@ def _keep(store: Store, cache: Path, tracked: dvc.Tracked, entry: dvc.Entry) -> 
             f"remove that file, then `dvc fetch {tracked.target}` or `dvc add {tracked.path}`",
         )
     store.blobs.link(source, hashes.sha256)
+    try:
+        link_or_copy(source, in_view)
+    except OSError:  # DVC's cache is on another disk
+        link_or_copy(store.blobs.verified(hashes.sha256), in_view)
     return DataFile(entry.relpath, hashes.sha256, hashes.size)
+
+
+def _version_of(store: Store, files: tuple[DataFile, ...]) -> Version:
+    if len(files) == 1 and files[0].path == "":
+        return Version(files[0].sha256, files[0].size)
+    digest = store.blobs.put_bytes(_MARK + msgspec.json.encode(files) + b"}")
+    return Version(digest, sum(file.size for file in files), len(files))
 
 
 def _refuse_edited(store: Store, root: Path, tracked: dvc.Tracked) -> None:
@@ -243,7 +263,7 @@ def restore(store: Store, digest: Digest) -> Path:
     """The file or folder to mount for a version, making its view when there is none yet."""
     place = view_folder(store, digest)
     if not has_view(store, digest):
-        _make_view(store, digest, place)
+        _make_view(store, digest)
     return place / seal.ROOT / (_ONLY if files_of(store, digest) is None else "")
 
 
@@ -258,30 +278,30 @@ def discard(store: Store, digest: Digest) -> None:
     seal.discard(view_folder(store, digest))
 
 
-def _make_view(store: Store, digest: Digest, place: Path) -> None:
-    files = files_of(store, digest)
+def _make_view(store: Store, digest: Digest) -> None:
+    files = files_of(store, digest) or (DataFile("", digest, store.blobs.path(digest).stat().st_size),)
+    for file in files:
+        _check_inside(file.path)
     with seal.staging(store.cache) as stage:
-        made = stage / place.name
-        (made / seal.ROOT).mkdir(parents=True)
-        entries = list(_link_files(store, digest, files, made / seal.ROOT))
-        seal.seal(made, entries)
-        seal.publish(made, place)
+        target = stage / "made" / seal.ROOT
+        _make_folders(target, (file.path for file in files))
+        for file in files:
+            link_or_copy(store.blobs.verified(Digest(file.sha256)), f"{target}/{file.path or _ONLY}")
+        _publish_view(store, digest, stage / "made", files)
 
 
-def _link_files(store: Store, digest: Digest, files: tuple[DataFile, ...] | None, target: Path) -> Iterator[Entry]:
-    made = {target}
-    for file in files if files is not None else (DataFile(_ONLY, digest, -1),):
-        place = target / _safe(file.path)
-        if place.parent not in made:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            made.add(place.parent)
-        source = store.blobs.verified(Digest(file.sha256))
-        os.link(source, place)
-        yield Entry(path=file.path, mode=FILE, size=place.stat().st_size, sha256=file.sha256)
+def _publish_view(store: Store, digest: Digest, made: Path, files: Sequence[DataFile]) -> None:
+    seal.seal(made, (Entry(file.path or _ONLY, FILE, file.size, file.sha256) for file in files))
+    seal.publish(made, view_folder(store, digest))
 
 
-def _safe(path: str) -> str:
+def _make_folders(target: Path, paths: Iterable[str]) -> None:
+    target.mkdir(parents=True)
+    for folder in sorted(folders_of(paths)):
+        (target / folder).mkdir()
+
+
+def _check_inside(path: str) -> None:
     """Raises `TamperedError` for a listing's path that would leave its folder."""
     if path.startswith("/") or ".." in path.split("/"):
         raise TamperedError("a listing of data files names a path outside its folder", repr(path))
-    return path

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,6 +65,16 @@ def give(folder: Path, owner: tuple[int, int]) -> None:
     os.chown(folder, *owner)
     for entry in entries_below(folder):
         os.chown(entry.path, *owner, follow_symlinks=False)
+
+
+def link_or_copy(source: str | Path, target: str) -> None:
+    """A hard link; a copy where the file has as many names as the file system allows."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno != errno.EMLINK:
+            raise
+        shutil.copy2(source, target)
 
 
 def remove_tree(path: Path) -> None:

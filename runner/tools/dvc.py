@@ -33,6 +33,7 @@ from runner.tools.dvc_objects import (
     hash_file,
     missing_objects,
     object_path,
+    objects_folder,
     read_listing,
 )
 
@@ -50,6 +51,7 @@ __all__ = [
     "hash_file",
     "missing_objects",
     "object_path",
+    "objects_folder",
     "read_listing",
     "repo_of",
     "tracked_paths",

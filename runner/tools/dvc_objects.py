@@ -6,6 +6,7 @@ A listing comes from a cache or a store that others can write to: it is verified
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -13,7 +14,6 @@ import posixpath
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator
 from operator import itemgetter
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -53,7 +53,7 @@ def is_folder(pin: DvcPin) -> bool:
 
 def object_path(cache: Path, hash_name: HashName, md5: str) -> Path:
     """Where the cache keeps an object. DVC 2 put its own straight into the cache folder."""
-    return Path(_objects(cache, hash_name), md5[:2], md5[2:])
+    return Path(objects_folder(cache, hash_name), md5[:2], md5[2:])
 
 
 def missing_objects(cache: Path, path: str, pin: DvcPin, listing: bytes | None = None) -> tuple[str, ...]:
@@ -61,12 +61,13 @@ def missing_objects(cache: Path, path: str, pin: DvcPin, listing: bytes | None =
     listing = listing or read_listing(cache, pin)
     if listing is None and is_folder(pin):
         return (pin.md5,)
-    wanted, objects = {entry.md5 for entry in entries(path, pin, listing)}, _objects(cache, pin.hash)
+    wanted, objects = {entry.md5 for entry in entries(path, pin, listing)}, objects_folder(cache, pin.hash)
     # os.path, as this is asked of tens of thousands of objects: pathlib takes five times as long.
     return tuple(sorted(md5 for md5 in wanted if not os.path.isfile(f"{objects}/{md5[:2]}/{md5[2:]}")))
 
 
-def _objects(cache: Path, hash_name: HashName) -> str:
+def objects_folder(cache: Path, hash_name: HashName) -> str:
+    """Where the cache keeps its objects, each below the first two digits of its MD5."""
     return str(cache if hash_name == "md5-dos2unix" else cache / "files" / "md5")
 
 
@@ -113,7 +114,9 @@ def _part(files: tuple[Entry, ...], folder: str, part: str) -> tuple[Entry, ...]
     return found
 
 
+@functools.lru_cache(4)
 def _verified(path: str, pin: DvcPin, listing: bytes) -> tuple[Entry, ...]:
+    """Remembered, as a command comes back to the same long listing several times."""
     if folder_md5(listing) != pin.md5:
         raise _tampered(path, pin, "its bytes have another MD5 than the pin names")
     try:
@@ -187,41 +190,45 @@ def hash_file(path: str | Path, hash_name: HashName = "md5") -> Hashes:
         # Without O_NONBLOCK, opening a FIFO would wait until somebody writes to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            return _hashes(_chunks(descriptor), hash_name)
+            return _hashes(descriptor, hash_name)
         finally:
             os.close(descriptor)
     except OSError as error:
         raise _unreadable(path, error) from error
 
 
-def _hashes(chunks: Iterator[bytes], hash_name: HashName) -> Hashes:
-    md5, sha256, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
-    for chunk in chunks:
-        md5.update(chunk if hash_name == "md5" else _unix_lines(chunk))
-        sha256.update(chunk)
-        size += len(chunk)
-    return Hashes(md5.hexdigest(), digest_of_hex(sha256.hexdigest()), size)
-
-
-def _chunks(descriptor: int) -> Iterator[bytes]:
-    """Chunks of exactly 1 MiB but for the last: DVC 2 decided for each of them whether it is text."""
+def _hashes(descriptor: int, hash_name: HashName) -> Hashes:
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "it is no regular file")
-    size = min(found.st_size + 1, _CHUNK)
-    while chunk := _read_fully(descriptor, size):
-        yield chunk
-        if len(chunk) < size:
-            return
-        size = _CHUNK
+    data = os.read(descriptor, min(found.st_size + 1, _CHUNK))
+    if len(data) == found.st_size:  # whole: no second read to see its end
+        md5 = hashlib.md5(_as_dvc_has_it(data, hash_name), usedforsecurity=False)
+        return Hashes(md5.hexdigest(), digest_of_hex(hashlib.sha256(data).hexdigest()), len(data))
+    return _hashes_of_long(descriptor, data, hash_name)
 
 
-def _read_fully(descriptor: int, size: int) -> bytes:
-    """Up to `size` bytes, fewer only at the end of the file."""
-    data = os.read(descriptor, size)
-    while data and len(data) < size and (more := os.read(descriptor, size - len(data))):
+def _hashes_of_long(descriptor: int, data: bytes, hash_name: HashName) -> Hashes:
+    """In chunks of exactly 1 MiB but for the last: DVC 2 decided for each of them whether it is text."""
+    md5, sha256, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
+    data = _filled(descriptor, data)
+    while data:
+        md5.update(_as_dvc_has_it(data, hash_name))
+        sha256.update(data)
+        size += len(data)
+        data = _filled(descriptor, b"")
+    return Hashes(md5.hexdigest(), digest_of_hex(sha256.hexdigest()), size)
+
+
+def _filled(descriptor: int, data: bytes) -> bytes:
+    """`data` and what follows it, 1 MiB in all; less only at the end of the file."""
+    while len(data) < _CHUNK and (more := os.read(descriptor, _CHUNK - len(data))):
         data += more
     return data
+
+
+def _as_dvc_has_it(chunk: bytes, hash_name: HashName) -> bytes:
+    return _unix_lines(chunk) if hash_name == "md5-dos2unix" and chunk else chunk
 
 
 def _unix_lines(chunk: bytes) -> bytes:
