@@ -56,11 +56,11 @@ def gather(
                 problems.setdefault(item.path, item)
             else:
                 found.setdefault(item.path, item)
+    files = {item.file: item for item in found.values()}
+    taken = _take_all(store, list(files.values()), values)
     outputs = []
-    taken: dict[Path, Output | OutputProblem] = {}
     for item in found.values():
-        first = taken.setdefault(item.file, taken.get(item.file) or _take(store, item, values))
-        one = msgspec.structs.replace(first, path=item.path)
+        one = msgspec.structs.replace(taken[item.file], path=item.path)
         if isinstance(one, OutputProblem):
             problems[one.path] = one
         else:
@@ -170,7 +170,15 @@ def _resolve(root: Path, folder: Path, name: str, path: str) -> Path | OutputPro
     return here
 
 
-def _take(store: Store, item: _Found, values: Sequence[bytes]) -> Output | OutputProblem:
+def _take_all(store: Store, items: Sequence[_Found], values: Sequence[bytes]) -> dict[Path, Output | OutputProblem]:
+    looked = {item.file: _look(store, item, values) for item in items}
+    own = [file for file, seen in looked.items() if isinstance(seen, os.stat_result) and not _is_shared(store, seen)]
+    kept = dict(zip(own, store.blobs.adopt_all(own), strict=True))
+    return {item.file: _taken(store, item, looked[item.file], kept.get(item.file)) for item in items}
+
+
+def _look(store: Store, item: _Found, values: Sequence[bytes]) -> os.stat_result | OutputProblem:
+    """What the file is, opened up to the caller; a problem if it must not be kept."""
     try:
         status = item.file.lstat()
         if status.st_size > shutil.disk_usage(store.folder).total:
@@ -179,11 +187,35 @@ def _take(store: Store, item: _Found, values: Sequence[bytes]) -> Output | Outpu
         if _holds_secret(item.file, values):
             digest = _masked_digest(item.file, values)
             return OutputProblem(item.path, "secret", "it holds the value of a secret and was not kept", digest)
-        shared = status.st_nlink > 1 or os.stat(store.tmp).st_dev != status.st_dev
-        digest, size = store.blobs.put_file(item.file) if shared else store.blobs.adopt(item.file)
     except OSError as error:
-        return OutputProblem(item.path, "unreadable", error.strerror or str(error))
-    return Output(path=item.path, sha256=digest, size=size, executable=bool(status.st_mode & 0o100))
+        return _unreadable(item, error)
+    return status
+
+
+def _is_shared(store: Store, status: os.stat_result) -> bool:
+    """Whether the file cannot be taken over: it has other names, or lies on another disk."""
+    return status.st_nlink > 1 or os.stat(store.tmp).st_dev != status.st_dev
+
+
+def _taken(
+    store: Store,
+    item: _Found,
+    looked: os.stat_result | OutputProblem,
+    kept: tuple[Digest, int] | OSError | None,
+) -> Output | OutputProblem:
+    if isinstance(looked, OutputProblem):
+        return looked
+    try:
+        kept = kept or store.blobs.put_file(item.file)
+    except OSError as error:
+        kept = error
+    if isinstance(kept, OSError):
+        return _unreadable(item, kept)
+    return Output(path=item.path, sha256=kept[0], size=kept[1], executable=bool(looked.st_mode & 0o100))
+
+
+def _unreadable(item: _Found, error: OSError) -> OutputProblem:
+    return OutputProblem(item.path, "unreadable", error.strerror or str(error))
 
 
 def _masked_digest(file: Path, secrets: Collection[bytes]) -> Digest:

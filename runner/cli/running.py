@@ -16,10 +16,12 @@ from runner.replay import Original, Replayed, original_of, overall
 from runner.replay import replay as replay_runs
 from runner.run import Session, make_plan, record_run
 from runner.state.job import Job, JobName
-from runner.state.record import EXIT_OF_VERDICT, Outcome, Record, ReplayResult
+from runner.state.record import EXIT_OF_VERDICT, Outcome, Record, ReplayResult, Verdict
 from runner.tools.containers import connect
 from runner.tools.interrupts import listening
 from runner.workspace import Workspace, open_workspace
+
+_SHOWN = 20
 
 
 class AdHoc(msgspec.Struct, frozen=True):
@@ -146,14 +148,19 @@ def _adhoc_job(adhoc: AdHoc, words: Sequence[str]) -> Job:
 
 
 def _recorded(run_id: str, record: Record) -> str:
-    lines = [f"{output.path}\t{output.size}\t{output.sha256[:19]}".split("\t") for output in record.outputs]
+    shown = record.outputs[:_SHOWN]
     text = f"{'recorded' if record.ok else 'failed'}  {run_id}\n"
     text += f"  {_ended(record.outcome)}\n"
-    text += table([("  " + safe(path), f"{size} bytes", digest) for path, size, digest in lines])
+    text += table([("  " + safe(one.path), f"{one.size} bytes", one.sha256[:19]) for one in shown])
+    text += _more(len(record.outputs) - len(shown), f"`replay outputs {run_id}` lists them")
     for problem in record.problems:
         text += f"  {safe(problem.path)}: {problem.problem}: {problem.detail}\n"
     text += _also_wrote(record)
     return text + (f"again:  replay {run_id}\n" if record.outcome.ending != "interrupted" else "")
+
+
+def _more(count: int, where: str) -> str:
+    return f"  and {count} more: {where}\n" if count else ""
 
 
 def _also_wrote(record: Record) -> str:
@@ -181,8 +188,10 @@ def _ended(outcome: Outcome) -> str:
 def _verdict(done: Sequence[Replayed], result: ReplayResult) -> str:
     count = f"  ({len(done)} replays)" if len(done) > 1 else ""
     text = f"{result.verdict.upper()}  {result.replay_of}{count}\n"
-    rows = [(f"  {safe(one.path)}", one.verdict, one.comparator, safe(one.detail)) for one in result.outputs]
+    shown = sorted(result.outputs, key=lambda one: one.verdict is Verdict.IDENTICAL)[:_SHOWN]
+    rows = [(f"  {safe(one.path)}", one.verdict, one.comparator, safe(one.detail)) for one in shown]
     text += table([tuple(str(cell) for cell in row) for row in rows])
+    text += _more(len(result.outputs) - len(shown), "`--json` lists them")
     text += "".join(f"  note: {safe(note)}\n" for note in result.notes)
     return text + "".join(f"  replay {one.record.run_id}  {one.record.outcome.duration_s:.1f} s\n" for one in done)
 
