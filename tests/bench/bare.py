@@ -28,7 +28,7 @@ def request_of(workspace: Workspace, run_id: str) -> ContainerRequest:
     spec, engine, store = workspace.spec(run_id), connect(), workspace.store
     run = Run(store, run_id, None)
     run.scratch = PLACE / "bare" / run_id
-    shutil.rmtree(run.scratch.parent, ignore_errors=True)
+    shutil.rmtree(run.scratch, ignore_errors=True)
     made = plan(spec.state, spec.observed, look(engine, store, workspace.root, spec.state, spec.observed))
     rebuilt = rebuild(engine, store, workspace.root, made, run, Interrupts(), lambda _text: None)
     lay_out(run.scratch, rebuilt.prepared, job_owner())

@@ -39,6 +39,11 @@ class Workspace:
     def store(self) -> Store:
         return open_store(shared_store(), create=False)
 
+    def own_store(self) -> Store:
+        """An empty store in the workspace itself, where commands look first."""
+        _remove(self.root / ".replay")
+        return open_store(self.root / ".replay", create=True)
+
     def write(self, path: str, content: str | bytes) -> None:
         file = self.root / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -63,9 +68,9 @@ class Workspace:
         if new := [path for path in paths if not (self.root / f"{path}.dvc").exists()]:
             self.call(sys.executable, "-m", "dvc", "add", "-q", *new)
 
-    def replay(self, *arguments: str) -> list[str]:
-        """The command line of `replay`, on the store that all share."""
-        return [*REPLAY, *arguments, "--store", str(shared_store())]
+    def replay(self, *arguments: str, store: Path | None = None) -> list[str]:
+        """The command line of `replay`, on the store that all share, or on another."""
+        return [*REPLAY, *arguments, "--store", str(store or shared_store())]
 
     def record(self, job: str) -> str:
         """Record a run; its id."""
@@ -87,11 +92,21 @@ def shared_store() -> Path:
     return folder
 
 
-def fresh_store(like: Path, place: Path) -> Path:
-    """A copy of a store by hard links, in the place of what was there."""
+def fresh_store(place: Path) -> None:
+    """A store that knows the image and nothing else, in the place of what was there."""
     _remove(place)
-    shutil.copytree(like, place, copy_function=os.link)
-    return place
+    shutil.copytree(_store_with_image(), place, copy_function=os.link)
+
+
+@functools.cache
+def _store_with_image() -> Path:
+    folder = PLACE / "store-with-image"
+    if not folder.exists():
+        workspace = Workspace("image", {"nothing": {"command": ["true"]}})
+        workspace.call(*workspace.replay("run", "-q", "nothing", store=folder))
+        _remove(folder / "runs")
+        (folder / "runs").mkdir()
+    return folder
 
 
 def _remove(path: Path) -> None:

@@ -9,7 +9,7 @@ from tests.bench.bare import bare_run
 from tests.bench.harness import QUICK, Measured, Row, Side, command, in_turns
 from tests.bench.laid_out import FILES, Workspace
 
-ROWS_OF_TABLE = 400_000
+ROWS_OF_TABLE = 425_000
 NOTES = 2_000
 
 
