@@ -42,7 +42,6 @@ def first_capture() -> Measured:
     return in_turns(Side(command(ours, workspace.root), prepare), Side(command(hashing, workspace.root)), SLOW)
 
 
-
 ROWS = (
     Row("data-replay", "warm replay of `true` with a folder of 50,000 files", "one with no data", 1.2, replaying),
     Row("data-capture", "first capture of that folder, after `dvc add`", "sha256sum of it", 2.5, first_capture),

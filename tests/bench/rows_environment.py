@@ -121,5 +121,7 @@ def lock_at_hand() -> Measured:
 ROWS = (
     Row("env-changed", "environment of 50 packages, one changed", "pip install of the same wheels", 0.1, one_changed),
     Row("env-cold", "environment of 50 packages from nothing", "pip install of the same wheels", 0.3, from_nothing),
-    Row("lock", "`run`, nothing changed since the last lock", "`run` with a hashed requirements.txt", 1.05, lock_at_hand),
+    Row(
+        "lock", "`run`, nothing changed since the last lock", "`run` with a hashed requirements.txt", 1.05, lock_at_hand
+    ),
 )

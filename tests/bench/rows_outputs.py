@@ -32,9 +32,7 @@ def keeping() -> Measured:
     store, work = place / "store", place / "work"
     gather = [sys.executable, "-c", _GATHER % (LARGE + SMALL), str(store), str(work)]
     ours = Side(command(gather, ROOT), lambda: (_write(work), fresh_store(store)))
-    theirs = Side(
-        command(["sh", "-c", _COPY], place), lambda: (_write(work), _remove(place / "kept"))
-    )
+    theirs = Side(command(["sh", "-c", _COPY], place), lambda: (_write(work), _remove(place / "kept")))
     return in_turns(ours, theirs, SLOW)
 
 
