@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,35 +51,42 @@ class Row(NamedTuple):
 def in_turns(ours: Side, theirs: Side, rounds: int) -> Measured:
     """Both sides, one after the other, `rounds` times, whoever was second being first the next time."""
     for side in (theirs, ours):
-        _timed(side)
+        timed(side)
     taken = [_round(ours, theirs, ours_first=bool(number % 2)) for number in range(rounds)]
+    return summary(taken)
+
+
+def summary(rounds: Sequence[tuple[float, float]]) -> Measured:
+    """Rounds of ours and theirs."""
     return Measured(
-        statistics.median(one for one, _ in taken),
-        statistics.median(other for _, other in taken),
-        statistics.median(one / other for one, other in taken),
-        rounds=tuple(taken),
+        statistics.median(ours for ours, _ in rounds),
+        statistics.median(theirs for _, theirs in rounds),
+        statistics.median(ours / theirs for ours, theirs in rounds),
+        rounds=tuple(rounds),
     )
 
 
 def _round(ours: Side, theirs: Side, *, ours_first: bool) -> tuple[float, float]:
     if ours_first:
-        return _timed(ours), _timed(theirs)
-    other = _timed(theirs)
-    return _timed(ours), other
+        return timed(ours), timed(theirs)
+    other = timed(theirs)
+    return timed(ours), other
 
 
-def _timed(side: Side) -> float:
+def timed(side: Side) -> float:
     side.prepare()
     started = time.perf_counter()
     side.act()
     return time.perf_counter() - started
 
 
-def command(arguments: Sequence[str], cwd: Path, accept: Sequence[int] = (0,)) -> Callable[[], None]:
+def command(
+    arguments: Sequence[str], cwd: Path, accept: Sequence[int] = (0,), env: Mapping[str, str] | None = None
+) -> Callable[[], None]:
     """Running a command to its end, its output read and dropped. One that fails ends the whole measurement."""
 
     def act() -> None:
-        done = subprocess.run(arguments, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        done = subprocess.run(arguments, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False)
         if done.returncode not in accept:
             sys.exit(f"exit {done.returncode}: {' '.join(arguments)}\n{done.stderr.decode(errors='replace')}")
 
