@@ -88,7 +88,8 @@ def command(
     def act() -> None:
         done = subprocess.run(arguments, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False)
         if done.returncode not in accept:
-            sys.exit(f"exit {done.returncode}: {' '.join(arguments)}\n{done.stderr.decode(errors='replace')}")
+            said = (done.stdout + done.stderr).decode(errors="replace")
+            sys.exit(f"exit {done.returncode}: {' '.join(arguments)}\n{said}")
 
     return act
 
