@@ -76,7 +76,7 @@ def _write(run: Run, spec: StateSpec) -> str:
 
 
 def version() -> Measured:
-    return _against_import(Workspace("nothing", {}), "--version")
+    return _against_import(Workspace("version", {}), "--version")
 
 
 def ls() -> Measured:
