@@ -151,7 +151,7 @@ def _recorded(run_id: str, record: Record) -> str:
     text += f"  {_ended(record.outcome)}\n"
     text += table([("  " + safe(path), f"{size} bytes", digest) for path, size, digest in lines])
     for problem in record.problems:
-        text += f"  {safe(problem.path)}: {problem.problem}: {problem.detail}\n"
+        text += f"  {safe(problem.path)}: {problem.problem}: {safe(problem.detail)}\n"
     text += _also_wrote(record)
     return text + (f"again:  replay {run_id}\n" if record.outcome.ending != "interrupted" else "")
 
@@ -174,7 +174,7 @@ def _ended(outcome: Outcome) -> str:
         "not-started": "could not be started",
     }
     return f"{words[outcome.ending]} after {outcome.duration_s:.1f} s" + (
-        f" ({outcome.detail})" if outcome.detail else ""
+        f" ({safe(outcome.detail)})" if outcome.detail else ""
     )
 
 
