@@ -155,7 +155,7 @@ def switches() -> dict[str, str]:
 NEW = {"user": 0x10000000, "mount": 0x00020000, "net": 0x40000000, "pid": 0x20000000, "cgroup": 0x02000000}
 CAPABLE = struct.pack("5I", 1 << 25, 1, 0, 0, 0)
 X86_64 = {
-    "mount": (165, b"none", b"/tmp", b"tmpfs", 0, 0),
+    "mount": (165, b"none", b"/mnt", b"tmpfs", 0, 0),
     "umount": (166, b"/etc/passwd", 2),
     "pivot_root": (155, b"/tmp", b"/tmp"),
     "fsopen": (430, b"tmpfs", 0),
@@ -193,12 +193,21 @@ def in_new_namespace(flag: int) -> str:
     return "a process"
 
 
+def unshared(flag: int) -> str:
+    child = os.fork()
+    if child == 0:
+        os._exit(LIBC.syscall(272, flag) and ctypes.get_errno())
+    if code := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        raise OSError(code, "refused")
+    return "a namespace"
+
+
 def rights() -> dict[str, str]:
-    found = {f"unshare {name}": refused(lambda f=flag: call(272, f)) for name, flag in NEW.items()}
-    found |= {f"clone {name}": refused(lambda f=flag: in_new_namespace(f)) for name, flag in NEW.items()}
-    found |= {name: refused(lambda a=arguments: call(*a)) for name, arguments in X86_64.items()}
     own = Path("/tmp/own")
     own.write_text("x")
+    found = {f"unshare {name}": refused(lambda f=flag: unshared(f)) for name, flag in NEW.items()}
+    found |= {f"clone {name}": refused(lambda f=flag: in_new_namespace(f)) for name, flag in NEW.items()}
+    found |= {name: refused(lambda a=arguments: call(*a)) for name, arguments in X86_64.items()}
     version = ctypes.create_string_buffer(struct.pack("II", 0x20080522, 0), 8)
     everything = ctypes.create_string_buffer(struct.pack("6I", *[0xFFFFFFFF] * 6), 24)
     return found | {
@@ -208,7 +217,6 @@ def rights() -> dict[str, str]:
         "setgroups": refused(lambda: os.setgroups([0])),
         "capset": refused(lambda: call(126, version, everything)),
         "set the clock": refused(lambda: time.clock_settime(time.CLOCK_REALTIME, time.time())),
-        "chroot": refused(lambda: os.chroot("/tmp")),
         "chown to root": refused(lambda: os.chown(own, 0, 0)),
         "file capability": refused(lambda: os.setxattr(own, "security.capability", CAPABLE)),
         "trusted attribute": refused(lambda: os.setxattr(own, "trusted.x", b"x")),
@@ -218,6 +226,7 @@ def rights() -> dict[str, str]:
         "a better priority": refused(lambda: os.setpriority(os.PRIO_PROCESS, 0, -5)),
         "core files": refused(lambda: limit(resource.RLIMIT_CORE)),
         "a better place when memory ends": refused(lambda: Path("/proc/self/oom_score_adj").write_text("-1")),
+        "chroot": refused(lambda: os.chroot("/tmp")),
     }  # fmt: skip
 
 
@@ -260,8 +269,8 @@ if __name__ == "__main__":
                 "files": files(),
                 "writable": writable(),
                 "switches": switches(),
-                "rights": rights(),
                 "others": others(),
+                "rights": rights(),
             }
         )
     )

@@ -5,6 +5,7 @@ The README's table "What a job cannot do" names these tests.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -19,7 +20,8 @@ from typing import Any
 
 import pytest
 
-from runner.execute import disk_watch
+from runner.execute import disk_watch, job_owner
+from runner.store.files import remove_tree
 from runner.store.runs import Run
 from runner.store.store import open_store
 from runner.tools.containers import Engine
@@ -316,10 +318,13 @@ print(json.dumps([done, alpha.VALUE, len(targets)]))
 
 
 def test_packages_byte_code_and_data_cannot_be_poisoned_for_the_next_run(packaged: Recorded, python311: str) -> None:
-    """Nor can a link be made that would outlive the mount."""
+    """Nor can a link be made that would outlive the mount; all that belongs to the job's user, as it does for a
+    caller who is not root."""
     packaged.write("poison.py", POISON)
     job = {"image": python311, "dependencies": "requirements.in", "data": ["d.csv"]}
     packaged.jobs(poison=job | {"command": ["python", "poison.py", "d.csv"]})
+    for path in (*packaged.store.glob("cache/**/*"), *packaged.store.glob("blobs/*/*")):
+        os.chown(path, *job_owner(), follow_symlinks=False)
     before = {path: path.stat() for path in packaged.store.glob("cache/**/*") if path.is_file()}
     done = packaged.replay("run", "poison", "--json", PIP_CONFIG_FILE="/dev/null", PIP_INDEX_URL="http://127.0.0.1:1")
     assert done.code == 0, done
@@ -347,7 +352,7 @@ def in_shared_memory():
         for _ in range(256): file.write(bytes(1 << 20)); file.flush()
 def files():
     kept = []
-    while True: kept.append(open('/dev/null'))
+    while True: kept.append(os.open('/dev/null', 0))
 def more_files():
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard == resource.RLIM_INFINITY: raise OSError(1, '')
@@ -557,3 +562,28 @@ def test_a_forged_start_error_does_not_carry_a_secret_out(workspace: Workspace, 
     for file in (path for path in workspace.root.rglob("*") if path.is_file()):
         assert b"planted-secret" not in file.read_bytes(), file
     assert "planted-secret" not in done.out + done.err
+
+
+def test_removal_follows_no_link_that_is_swapped_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a job that outlives its engine: between a look at the folder and its use, it is a link elsewhere."""
+    outside = tmp_path / "outside"
+    (outside / "inner").mkdir(parents=True)
+    (outside / "kept").touch()
+    outside.chmod(0o755)
+    (tmp_path / "left/d").mkdir(parents=True)
+    list_folder = os.scandir
+
+    def swap(folder: int | str) -> Any:
+        with list_folder(folder) as listed:
+            entries = list(listed)
+        place = Path(f"/proc/self/fd/{folder}" if isinstance(folder, int) else folder)
+        if any(entry.name == "d" for entry in entries):
+            (place / "d").rename(place / "was")
+            (place / "d").symlink_to(outside)
+        return contextlib.nullcontext(entries)
+
+    monkeypatch.setattr(os, "scandir", swap)
+    with contextlib.suppress(OSError):
+        remove_tree(tmp_path / "left")
+    assert sorted(os.listdir(outside)) == ["inner", "kept"]
+    assert outside.stat().st_mode & 0o777 == 0o755
