@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -40,6 +39,7 @@ USER = "replay"
 _ROOT_CALLER_UID = 1000
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LEAST_FREE_BYTES = 512 << 20
+_LEAST_FREE_FILES = 10_000
 _ENDINGS = {"interrupted": "interrupted", "time-limit": "time-limit", "disk-full": "disk-full"}
 
 # Reads NAME, then the value with every byte as \0ooo, line by line; an empty line ends it. The `x` keeps
@@ -96,9 +96,9 @@ def execute(
     request = container_request(store, run, state, prepared, secrets, owner)
     log = LogWriter(run.folder, secrets.values(), echo)
     try:
-        ended = engine.run(request, log, interrupts, disk_watch(prepared.workspace, state.access.limits.disk))
+        ended = engine.run(request, log, interrupts, disk_watch(run, state.access.limits.disk))
     except ExecutableMissingError as error:
-        outcome = _not_started(error, bool(secrets))
+        outcome = _not_started(error, secrets)
         log.write(STDERR, f"{outcome.detail}\n".encode())
     else:
         outcome = _outcome(ended)
@@ -120,11 +120,7 @@ def collect(
     gathered = gather(store, prepared.workspace, paths, secrets, _mounted(prepared))
     if STDOUT_NAME in declared:
         gathered = gathered.joined(_stdout(store, run, finished.stdout_masked))
-    masker = Masker(secrets)
-    undeclared = sorted(
-        (masker.feed(os.fsencode(path)) + masker.flush()).decode(errors="replace")
-        for path in _undeclared(prepared.workspace, finished.before, declared)
-    )
+    undeclared = sorted(_masked(path, secrets) for path in _undeclared(prepared.workspace, finished.before, declared))
     return Executed(finished.outcome, gathered.outputs, gathered.problems, tuple(undeclared[:100]))
 
 
@@ -203,15 +199,20 @@ def shim_input(secrets: Mapping[str, bytes]) -> bytes:
     return "".join([*lines, "\n"]).encode()
 
 
-def disk_watch(workspace: Path, limit: int | None) -> Watch:
-    """Ends a job that fills the disk: `limit` bytes of its own, or what the machine needs to live."""
+def disk_watch(run: Run, limit: int | None) -> Watch:
+    """Ends a job that fills the disk: `limit` bytes of its own, logs included, or what the machine needs to live."""
 
     def look() -> str | None:
-        if shutil.disk_usage(workspace).free < _LEAST_FREE_BYTES:
+        if _is_nearly_full(os.statvfs(run.scratch)):
             return "disk-full"
-        return "disk-full" if limit is not None and _usage(workspace.parent) > limit else None
+        return "disk-full" if limit is not None and _usage(run.scratch) + _usage(run.folder) > limit else None
 
     return look
+
+
+def _is_nearly_full(disk: os.statvfs_result) -> bool:
+    """In bytes, or in files; a file system that does not count those says 0 of 0."""
+    return disk.f_bavail * disk.f_frsize < _LEAST_FREE_BYTES or disk.f_favail < min(_LEAST_FREE_FILES, disk.f_files)
 
 
 def clean_up(run: Run) -> None:
@@ -226,9 +227,16 @@ def _outcome(ended: Ended) -> Outcome:
     return Outcome(ending=ending, exit_code=ended.exit_code, duration_s=ended.duration_s)  # type: ignore[arg-type]
 
 
-def _not_started(error: ExecutableMissingError, has_secrets: bool) -> Outcome:
-    hint = "; secrets enter through the image's `sh`" if has_secrets else ""
-    return Outcome(ending="not-started", exit_code=127, duration_s=0.0, detail=f"{error.what}: {error.why}{hint}")
+def _not_started(error: ExecutableMissingError, secrets: Mapping[str, bytes]) -> Outcome:
+    """The reason may be the job's own words: it can print what the engine's init process would."""
+    hint = "; secrets enter through the image's `sh`" if secrets else ""
+    detail = _masked(f"{error.what}: {error.why}{hint}", secrets.values())
+    return Outcome(ending="not-started", exit_code=127, duration_s=0.0, detail=detail)
+
+
+def _masked(text: str, secrets: Collection[bytes]) -> str:
+    masker = Masker(secrets)
+    return (masker.feed(os.fsencode(text)) + masker.flush()).decode(errors="replace")
 
 
 def _stdout(store: Store, run: Run, masked: bool) -> Gathered:
@@ -270,9 +278,9 @@ def _undeclared(workspace: Path, before: frozenset[str], declared: Sequence[str]
 
 
 def _usage(folder: Path) -> int:
-    """Bytes on disk; a file with several names counts once."""
+    """Bytes on disk, those of folders too; a file with several names counts once."""
     seen: dict[int, int] = {}
-    for _, entry in _files_below(folder):
+    for entry in entries_below(folder):
         with contextlib.suppress(OSError):
             status = entry.stat(follow_symlinks=False)
             seen[status.st_ino] = status.st_blocks * 512

@@ -133,6 +133,7 @@ def _named(path: str, file: Path) -> _Found | OutputProblem:
 # A few folders that link to one another stand for more paths than can be counted.
 _MOST_LINKED = 1000
 _CHUNK = 1 << 20
+_BLOCK = 512
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -181,8 +182,10 @@ def _look(store: Store, item: _Found, values: Sequence[bytes]) -> os.stat_result
     """What the file is, opened up to the caller; a problem if it must not be kept."""
     try:
         status = item.file.lstat()
-        if status.st_size > shutil.disk_usage(store.folder).total:
-            return OutputProblem(item.path, "unreadable", f"{status.st_size} bytes: more than the disk has")
+        if status.st_size - status.st_blocks * _BLOCK > shutil.disk_usage(store.folder).free:
+            return OutputProblem(
+                item.path, "unreadable", f"{status.st_size} bytes, mostly holes: more than fit the disk"
+            )
         os.chmod(item.file, stat.S_IMODE(status.st_mode) | 0o600)
         if _holds_secret(item.file, values):
             digest = _masked_digest(item.file, values)

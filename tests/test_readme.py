@@ -186,6 +186,16 @@ def test_named_files_exist() -> None:
     assert [name for name in sorted(here) if not any((base / name).exists() for base in (ROOT, ROOT / "runner"))] == []
 
 
+def test_every_test_of_what_a_job_cannot_do_exists() -> None:
+    table = rows(section("What a job cannot do"))
+    named = {name for row in table for name in words(row[2])}
+    written = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(table) > 14 and all(words(row[2]) for row in table)
+    assert [name for name in sorted(named) if f"def {name}(" not in written] == []
+    told = set(re.findall(r"^def (test_\w+)", (ROOT / "tests/engine/test_confinement.py").read_text(), re.MULTILINE))
+    assert sorted(told - named) == ["test_the_container_is_made_as_hardening_guides_say"]
+
+
 def test_it_stays_short_and_tells_nothing_of_where_it_was_made() -> None:
-    assert len(README.splitlines()) < 350
+    assert len(README.splitlines()) < 400
     assert not re.search(r"/work/|https?://(?!localhost)", README)

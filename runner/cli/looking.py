@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import typer
 
-from runner.cli.output import print_json, safe, table
+from runner.cli.output import Harmless, print_json, safe, table
 from runner.errors import Exit, UsageError
 from runner.logs import STDERR, STDOUT, read_log
 from runner.state.digest import Digest
@@ -95,13 +96,14 @@ def show(part: str, store: Path | None, as_json: bool) -> int:
         return Exit.OK
     outcome = record.outcome
     typer.echo(
-        f"ended     {outcome.ending}, exit {outcome.exit_code}, {outcome.duration_s:.1f} s {outcome.detail}".rstrip()
+        f"ended     {outcome.ending}, exit {outcome.exit_code}, {outcome.duration_s:.1f} s "
+        f"{safe(outcome.detail)}".rstrip()
     )
     if record.replay:
         typer.echo(f"verdict   {record.replay.verdict} against {record.replay.replay_of}")
     typer.echo(_outputs_text(record.outputs), nl=False)
     for problem in record.problems:
-        typer.echo(f"problem   {safe(problem.path)}: {problem.problem}: {problem.detail}")
+        typer.echo(f"problem   {safe(problem.path)}: {problem.problem}: {safe(problem.detail)}")
     if record.undeclared:
         more = f" and {len(record.undeclared) - 5} more" if len(record.undeclared) > 5 else ""
         typer.echo(f"also wrote (not declared, not kept)  {safe(', '.join(record.undeclared[:5]))}{more}")
@@ -119,9 +121,10 @@ def logs(part: str, stream: str, store: Path | None, as_json: bool) -> int:
     if as_json:
         print_json({"run_id": run.id, "pieces": [_piece(kind, data) for kind, data in pieces]})
         return Exit.OK
+    harmless: defaultdict[int, Harmless] = defaultdict(Harmless)
     for kind, data in pieces:
         target = sys.stdout if kind == STDOUT or stream != "both" else sys.stderr
-        target.buffer.write(data)
+        target.buffer.write(harmless[kind].feed(data) if target.isatty() else data)
         target.buffer.flush()
     return Exit.OK
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import os
+import re
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,11 +18,18 @@ import msgspec
 from runner.errors import ReplayError
 
 _SPIN_S = 1.0
+_UNUSUAL = re.compile(r"[^\n\x20-\x7e]")
+_UNUSUAL_IN_LOGS = re.compile(r"[^\t\n\r\x20-\x7e]")
 
 
 def print_json(value: Any) -> None:
-    """One object on stdout."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    """One object on stdout. What no terminal should be sent is escaped; JSON has it in strings only."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    sys.stdout.write(_UNUSUAL.sub(_json_escaped, text) + "\n")
+
+
+def _json_escaped(found: re.Match[str]) -> str:
+    return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]
 
 
 def print_error(error: ReplayError, as_json: bool) -> None:
@@ -38,7 +49,23 @@ def error_words(error: ReplayError) -> dict[str, int | str]:
 
 def safe(text: str) -> str:
     """Text that no terminal can be broken with."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    return _UNUSUAL.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found[0]
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
+
+
+class Harmless:
+    """A job's output on its way to a terminal: text, tabs and line ends pass; what else a terminal would obey is
+    written as an escape. Characters may come in pieces."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="backslashreplace")
+
+    def feed(self, data: bytes) -> bytes:
+        return _UNUSUAL_IN_LOGS.sub(_escaped, self._decoder.decode(data)).encode()
 
 
 def table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] | None = None) -> str:
@@ -61,6 +88,7 @@ class Progress:
         self._shown: str | None = None
         self._since = 0.0
         self._done = threading.Event()
+        self._harmless: defaultdict[int, Harmless] | None = defaultdict(Harmless) if sys.stderr.isatty() else None
         if self._live:
             threading.Thread(target=self._tick, daemon=True).start()
 
@@ -73,8 +101,10 @@ class Progress:
             sys.stderr.flush()
             self._shown, self._since = (text, time.monotonic()) if self._live else (None, 0.0)
 
-    def echo(self, _stream: int, data: bytes) -> None:
+    def echo(self, stream: int, data: bytes) -> None:
         """A job's output as it comes, on stderr: stdout is for this command's own data."""
+        if self._harmless is not None:
+            data = self._harmless[stream].feed(data)
         with self._lock:
             self._settle()
             try:

@@ -154,7 +154,7 @@ def _recorded(run_id: str, record: Record) -> str:
     text += table([("  " + safe(one.path), f"{one.size} bytes", one.sha256[:19]) for one in shown])
     text += _more(len(record.outputs) - len(shown), f"`replay outputs {run_id}` lists them")
     for problem in record.problems:
-        text += f"  {safe(problem.path)}: {problem.problem}: {problem.detail}\n"
+        text += f"  {safe(problem.path)}: {problem.problem}: {safe(problem.detail)}\n"
     text += _also_wrote(record)
     return text + (f"again:  replay {run_id}\n" if record.outcome.ending != "interrupted" else "")
 
@@ -181,7 +181,7 @@ def _ended(outcome: Outcome) -> str:
         "not-started": "could not be started",
     }
     return f"{words[outcome.ending]} after {outcome.duration_s:.1f} s" + (
-        f" ({outcome.detail})" if outcome.detail else ""
+        f" ({safe(outcome.detail)})" if outcome.detail else ""
     )
 
 

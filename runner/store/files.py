@@ -79,7 +79,10 @@ def link_or_copy(source: str | Path, target: str) -> None:
 
 def remove_tree(path: Path) -> None:
     """Remove a folder that a job may have filled with unreadable folders, nested without end. What is absent
-    is no error. It is renamed first, so of two that remove it only one does."""
+    is no error. It is renamed first, so of two that remove it only one does.
+
+    A job may still be at it if its engine went away: every name is used in an open folder, and no link is followed.
+    """
     claimed = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.gone")
     try:
         path.rename(claimed)
@@ -88,28 +91,45 @@ def remove_tree(path: Path) -> None:
     if claimed.is_symlink() or not claimed.is_dir():
         claimed.unlink()
         return
-    waiting = [claimed]
-    while waiting:
-        folder = waiting.pop()
-        waiting += _emptied(folder, claimed)
-        if folder != claimed:
-            folder.rmdir()
+    with _opened_up(str(claimed)) as top:
+        waiting = _emptied(top, top)
+        while waiting:
+            name = waiting.pop()
+            with _opened_up(name, top) as folder:
+                waiting += _emptied(folder, top)
+            os.rmdir(name, dir_fd=top)
     claimed.rmdir()
 
 
-def _emptied(folder: Path, top: Path) -> list[Path]:
+def _emptied(folder: int, top: int) -> list[str]:
     """Unlink a folder's files and move its folders up to `top`, so that no path grows with the depth."""
     moved = []
-    os.chmod(folder, stat.S_IRWXU)
     with os.scandir(folder) as listed:
         entries = list(listed)
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            os.chmod(entry.path, stat.S_IRWXU)
-            moved.append(Path(entry.path).rename(top / f".{secrets.token_hex(8)}"))
+            moved.append(f".{secrets.token_hex(8)}")
+            with _opened_up(entry.name, folder):
+                os.rename(entry.name, moved[-1], src_dir_fd=folder, dst_dir_fd=top)
         else:
-            os.unlink(entry.path)
+            os.unlink(entry.name, dir_fd=folder)
     return moved
+
+
+@contextmanager
+def _opened_up(name: str, parent: int | None = None) -> Iterator[int]:
+    """A folder, open and with its owner's rights given back."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    try:
+        folder = os.open(name, flags, dir_fd=parent)
+    except PermissionError:
+        os.chmod(name, stat.S_IRWXU, dir_fd=parent)
+        folder = os.open(name, flags, dir_fd=parent)
+    try:
+        os.fchmod(folder, stat.S_IRWXU)
+        yield folder
+    finally:
+        os.close(folder)
 
 
 class FileLock:

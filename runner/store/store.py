@@ -130,6 +130,8 @@ def _create(folder: Path, marker: Path) -> None:
     try:
         for name in ("blobs", "runs", "images", "locks", "cache", "scratch", "tmp"):
             (folder / name).mkdir(parents=True, exist_ok=True)
+        # What a job writes keeps the modes that it gave it: no other user may come by a set-uid file.
+        (folder / "scratch").chmod(0o700)
         (folder / ".gitignore").write_text("*\n")
     except OSError as error:
         raise disk_error(error, f"make a store at {folder}") from error

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from docker import APIClient
 
 DEFAULT_PROCESSES = 4096
+FIRST_TO_GO = 1000
+"""When the machine's memory ends, a container ends before anything else does."""
 
 
 class Mount(msgspec.Struct, frozen=True):
@@ -69,6 +71,10 @@ def container_config(client: APIClient, request: ContainerRequest) -> dict[str, 
         read_only=request.read_only,
         cap_drop=["ALL"],
         security_opt=["no-new-privileges"],
+        ipc_mode="private",
+        cgroupns="private",
+        ulimits=[{"Name": "core", "Soft": 0, "Hard": 0}],
+        oom_score_adj=FIRST_TO_GO,
         init=True,
         log_config={"Type": "none"},
         mem_limit=limits.memory,

@@ -119,15 +119,17 @@ def test_files_with_several_names_are_each_taken(store: Store, left: Path) -> No
 
 
 def test_a_sparse_file(store: Store, left: Path) -> None:
-    for name, size in (("some", 50 << 20), ("absurd", 1 << 43)):
+    too_much = shutil.disk_usage(left).free + (16 << 30)
+    for name, size in (("some", 50 << 20), ("absurd", 1 << 43), ("too much", too_much)):
         with (left / name).open("wb") as file:
             try:
                 file.truncate(size)
             except OSError:
                 pytest.skip("this file system knows no such files")
-    found = gather(store, left, ["some", "absurd"], [])
+    os.link(left / "too much", left / "twice")  # what has two names is copied
+    found = gather(store, left, ["some", "absurd", "too much", "twice"], [])
     assert sizes(found) == {"some": 50 << 20}
-    assert problems(found) == {"absurd": "unreadable"}, "hashing it would take hours"
+    assert problems(found) == dict.fromkeys(("absurd", "too much", "twice"), "unreadable"), "it would take hours"
 
 
 # --- what is not ---------------------------------------------------------------------------------------------
