@@ -151,6 +151,18 @@ class FileLock:
         self._fd = fd
         return True
 
+    def acquire_folder(self) -> None:
+        """Take a shared lock on a folder that is there. Raises `FileNotFoundError`."""
+        self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._fd, fcntl.LOCK_SH)
+
+    def is_in_place(self) -> bool:
+        """Whether what is locked still has its name."""
+        try:
+            return self._fd is not None and os.path.samestat(os.fstat(self._fd), os.stat(self.path))
+        except FileNotFoundError:
+            return False
+
     def release(self) -> None:
         if self._fd is not None:
             os.close(self._fd)

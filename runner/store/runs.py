@@ -54,6 +54,7 @@ class Run:
         self._specs = specs
         self._spec_file = spec_file
         self._lock = FileLock(self.folder / "lock")
+        self._held: list[FileLock] = []
 
     # --- writing
 
@@ -81,8 +82,19 @@ class Run:
             write_atomic(self._specs / f"{self.id}.record.json", data)
         write_atomic(self.folder / "record.json", data)
 
+    def hold(self, folder: Path) -> bool:
+        """Keep a folder from being dropped until `end`, or the death of this process; False when it is gone."""
+        lock = FileLock(folder)
+        try:
+            lock.acquire_folder()
+        except FileNotFoundError:
+            return False
+        self._held.append(lock)
+        return lock.is_in_place()
+
     def end(self) -> None:
-        self._lock.release()
+        for lock in (*self._held, self._lock):
+            lock.release()
 
     def forget(self) -> None:
         """Remove spec, record and logs, the reviewed copies too."""
