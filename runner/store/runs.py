@@ -1,4 +1,4 @@
-"""Runs: one folder each, `runs/<run-id>/`, holding its spec, record, logs and a lock while it runs.
+"""Runs: one folder each, `runs/<run-id>/`, holding its spec, record, logs, their sums, and a lock while it runs.
 
 A run with a record is finished. One without is running when its lock is held, else it was interrupted.
 Specs and records also stand in the workspace's `state_specs/`, to be reviewed and shared; there they are
@@ -13,8 +13,11 @@ import secrets
 from enum import StrEnum
 from pathlib import Path
 
+import msgspec
+
 from runner.errors import TamperedError, UsageError
-from runner.state.digest import digest_bytes
+from runner.state.checked import with_check, without_check
+from runner.state.digest import canonical, digest_bytes, digest_file
 from runner.state.record import Record
 from runner.state.spec import StateSpec
 from runner.state.strict import check_digest, dump_record, dump_spec, load_record, load_spec
@@ -22,6 +25,7 @@ from runner.store.files import FileLock, is_locked, remove_tree, write_atomic
 from runner.store.store import Store
 
 SPECS = "state_specs"
+SUMS = "sums"
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 _RUN_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
 
@@ -30,6 +34,16 @@ class RunStatus(StrEnum):
     RUNNING = "running"
     INTERRUPTED = "interrupted"
     FINISHED = "finished"
+
+
+class Sum(msgspec.Struct, frozen=True, array_like=True):
+    """What a file of a finished run is: by it, damage to a log or to one of two copies is told."""
+
+    sha256: str
+    size: int
+
+
+Sums = dict[str, Sum]
 
 
 def new_run_id(job: str, now: datetime.datetime) -> str:
@@ -70,7 +84,15 @@ class Run:
         data = dump_record(record)
         if self._specs:
             write_atomic(self._specs / f"{self.id}.record.json", data)
+        self.write_sums({"record.json": Sum(digest_bytes(data), len(data))})
         write_atomic(self.folder / "record.json", data)
+
+    def write_sums(self, known: Sums) -> None:
+        """Of the files in the folder as they are now, and of those that are `known` already."""
+        names = {entry.name for entry in self.folder.iterdir() if entry.is_file() and entry.name[0] != "."}
+        names -= {"lock", SUMS, *known}
+        sums = {name: Sum(digest_file(self.folder / name), (self.folder / name).stat().st_size) for name in names}
+        write_atomic(self.folder / SUMS, with_check(canonical(known | sums)), durable=False)
 
     def end(self) -> None:
         self._lock.release()
@@ -143,6 +165,14 @@ class Run:
         if self._specs:
             places.insert(0, self._specs / in_specs)
         return next((place for place in places if place.is_file()), None)
+
+
+def read_sums(kept: bytes) -> Sums | None:
+    """None for what is not whole."""
+    try:
+        return msgspec.json.decode(without_check(kept), type=Sums)
+    except msgspec.DecodeError:
+        return None
 
 
 def read_spec(path: Path) -> tuple[StateSpec, bytes]:
