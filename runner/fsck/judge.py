@@ -231,13 +231,13 @@ def _of_archives(facts: Facts, runs: Iterable[JudgedRun], archives: Mapping[str,
 
 
 def _of_folders(facts: Facts, runs: Iterable[JudgedRun]) -> Iterator[Damage]:
-    found = {folder: list(folder_problems(folder)) for folder in facts.folders}
-    if not any(found.values()):
+    found = [(folder, problems) for folder in facts.folders if (problems := list(folder_problems(folder)))]
+    if not found:
         return
     specs = [run.spec for run in runs if run.spec]
     interpreters = _interpreters(facts)
     names = {kind: name for name, kind in FOLDERS.items()}
-    for folder, problems in ((folder, problems) for folder, problems in found.items() if problems):
+    for folder, problems in found:
         needs = tuple(dict.fromkeys(_needs_of_folder(folder, specs, interpreters)))
         for path, problem, detail in problems:
             finding = Finding(
