@@ -124,7 +124,7 @@ class Run:
         path = self._find("record.json", f"{self.id}.record.json")
         if path is None:
             return None
-        self._refuse_other_copy("record.json", path)
+        self._refuse_changed("record.json", path)
         return load_record(path.read_bytes(), str(path))
 
     def spec_and_record(self) -> tuple[StateSpec, Record | None]:
@@ -145,18 +145,27 @@ class Run:
         path = self._spec_file or self._find("spec.yaml", f"{self.id}.yaml")
         if path is None:
             raise UsageError(f"run {self.id} has no spec", "it was cut off before one was written")
+        self._refuse_changed("spec.yaml", path)
         spec, data = read_spec(path)
-        self._refuse_other_copy("spec.yaml", path)
         return spec, data, path
 
-    def _refuse_other_copy(self, in_store: str, path: Path) -> None:
-        """Nobody changes a spec or record, so the reviewed file and the store's must be the same."""
-        kept = self.folder / in_store
-        if kept.is_file() and kept.read_bytes() != path.read_bytes():
+    def _refuse_changed(self, in_store: str, path: Path) -> None:
+        """Nobody changes a spec or record, so the reviewed file and the store's must be the same, and as summed. Asked
+        before either is read: what cannot be read any more was changed too."""
+        kept, data = self.folder / in_store, path.read_bytes()
+        if kept.is_file() and kept.read_bytes() != data:
             raise TamperedError(
                 f"{path} is not what the store keeps of {self.id}",
                 f"it differs from {kept}; one of the two was changed after the run",
-                f"restore the one that was changed: `diff {kept} {path}` shows how they differ",
+                f"`replay fsck --repair` restores the one that was changed; `diff {kept} {path}` shows how they differ",
+            )
+        sums = self.folder / SUMS
+        known = (read_sums(sums.read_bytes()) if sums.is_file() else None) or {}
+        if in_store in known and known[in_store].sha256 != digest_bytes(data):
+            raise TamperedError(
+                f"{path} is not what was written",
+                f"its digest is not the one in {sums}",
+                "restore it from git or from a copy of the store; `replay fsck` tells what else is damaged",
             )
 
     def _find(self, in_store: str, in_specs: str) -> Path | None:

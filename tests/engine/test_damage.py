@@ -28,7 +28,8 @@ pytestmark = pytest.mark.engine
 
 JOB = (
     "import alpha, lib.part, pathlib, sys; read = lambda p: pathlib.Path(p).read_text().strip();"
-    "text = ' '.join([alpha.VALUE, lib.part.VALUE, *map(read, ['d.csv', 'many/a.txt', 'many/b.txt', 'm.txt', 'p.yaml'])]);"
+    "files = ['d.csv', 'many/a.txt', 'many/b.txt', 'm.txt', 'p.yaml'];"
+    "text = ' '.join([alpha.VALUE, lib.part.VALUE, *map(read, files)]);"
     "pathlib.Path('out.txt').write_text(text); print(text); print('done', file=sys.stderr)"
 )
 SAID = "alpha 1.0 part a,b first second model rate: 0.1\n"
@@ -80,6 +81,7 @@ def template(
     made.git("commit", "-qm", "sources")
     ids = {"all": made.run("all", **PIP, **SECRET, PIP_INDEX_URL=index_of_alpha.url)["run_id"]}
     assert made.replay("ls").code == 0
+    assert made.replay("gc").code == 0
     return made, ids
 
 
@@ -229,6 +231,16 @@ def held_back(whole: Recorded, file: Path) -> Path:
     return held
 
 
+def bring_back(cache: Path, kept: Path, file: Path) -> None:
+    """A piece of the cache that mending has dropped, so that its other files can be damaged too."""
+    piece = Path(*file.relative_to(cache).parts[:2])
+    shutil.rmtree(cache / piece, ignore_errors=True)
+    if (kept / piece).is_dir():
+        shutil.copytree(kept / piece, cache / piece, copy_function=os.link, symlinks=True)
+    else:
+        os.link(kept / piece, cache / piece)
+
+
 def put_back(whole: Recorded, file: Path, held: Path) -> None:
     """The file as it was, and nothing of what was done about its damage."""
     file.unlink(missing_ok=True)
@@ -306,7 +318,10 @@ def assert_honest(whole: Recorded, name: str) -> None:
         assert whole.replay("logs", done.json["run_id"], "--stream", "stdout").out == SAID, (name, done)
     else:
         assert done.code in ((7,) if name == "store.json" else (3, 5)), (name, done)
-        assert done.json["error"]["what"] and (done.json["error"].get("why") or done.json["error"].get("next")), (name, done)
+        assert done.json["error"]["what"] and (done.json["error"].get("why") or done.json["error"].get("next")), (
+            name,
+            done,
+        )
 
 
 @pytest.mark.slow
@@ -314,9 +329,10 @@ def assert_honest(whole: Recorded, name: str) -> None:
 def test_every_file_of_the_store(whole: Recorded, way: str) -> None:
     """Named, never replayed over as if nothing were, and mended: file by file."""
     damaged = 0
-    for file in every_file(whole):
-        if not file.is_file() or file.stat().st_size == 0:
-            continue
+    kept = shutil.copytree(whole.store / "cache", whole.root.parent / "kept", copy_function=os.link, symlinks=True)
+    for file in [file for file in every_file(whole) if file.stat().st_size]:
+        if not file.is_file():
+            bring_back(whole.store / "cache", kept, file)
         name, held = name_of(whole, file), held_back(whole, file)
         WAYS[way](file)
         damaged += 1
@@ -331,5 +347,71 @@ def test_every_file_of_the_store(whole: Recorded, way: str) -> None:
             assert [finding.path for finding in lost] == [name] and lost[0].hint, (way, health.findings)
             put_back(whole, file, held)
         assert named(look(whole)) == {}, (way, name)
-    assert damaged > 45
+    assert damaged > 50
     assert_identical(whole)
+
+
+def flip_in_place(file: Path) -> None:
+    """As a disk does it: every name of the inode shows the other bit."""
+    file.chmod(0o644)
+    with file.open("r+b") as opened:
+        first = opened.read(1)[0]
+        opened.seek(0)
+        opened.write(bytes([first ^ 1]))
+
+
+def test_data_that_went_bad_under_all_its_names_is_fetched_from_the_remote(whole: Recorded) -> None:
+    """Blob, view and DVC's own object are one inode; the live file is gone."""
+    whole.replay("gc")
+    shutil.rmtree(whole.store / "cache" / "views")
+    digest = whole.spec("all")["state"]["data"]["d.csv"]
+    (cached,) = (p for p in (whole.root / ".dvc" / "cache").rglob("*") if p.is_file() and p.read_bytes() == b"a,b\n")
+    whole.blob(digest).unlink()
+    os.link(cached, whole.blob(digest))
+    (whole.root / "d.csv").unlink()
+    assert_identical(whole)
+    flip_in_place(cached)
+    found = findings(fsck(whole, code=5))
+    assert found[path_of(digest)]["problem"] == "damaged" and any("/views/" in path for path in found), found
+    assert (whole.ids["all"], "data d.csv") in through(found[path_of(digest)])
+    mended = findings(fsck(whole, "--repair", code=0))
+    assert mended[path_of(digest)]["repair"] == "from DVC" and cached.read_bytes() == b"a,b\n", mended
+    assert_identical(whole)
+
+
+def test_code_that_was_edited_since_comes_from_its_commit(whole: Recorded) -> None:
+    part = hashlib.sha256(b"VALUE = 'part'\n").hexdigest()
+    whole.write("lib/part.py", "VALUE = 'other'\n")
+    truncate(whole.blob(part))
+    mended = findings(fsck(whole, "--repair", code=0))
+    assert mended[path_of(part)]["repair"].startswith("from git's lib/part.py of "), mended
+    assert_identical(whole)
+
+
+def test_what_is_lost_is_said_with_what_helps_and_a_replay_brings_an_output_back(whole: Recorded) -> None:
+    out = hashlib.sha256(SAID.strip().encode()).hexdigest()
+    flip_bit(whole.blob(out))
+    for _ in range(2):
+        lost = findings(fsck(whole, "--repair", code=5))[path_of(out)]
+        assert lost["mended"] == "lost" and f"replay replay {whole.ids['all']}" in lost["hint"], lost
+    assert f"damaged-{out}" in os.listdir(whole.store / "tmp"), "the bytes are there for whoever wants them"
+    done = whole.replay("fsck")
+    assert done.code == 5 and f"missing    {path_of(out)}" in done.out and "output out.txt" in done.out, done
+    assert_identical(whole)
+    assert fsck(whole, code=0)["whole"]
+    assert whole.replay("gc").code == 0
+
+
+def test_strays_are_told_and_left_overs_removed(whole: Recorded) -> None:
+    left = [whole.store / "tmp" / "blob-1", whole.store / "runs" / whole.ids["all"] / ".spec.yaml.1.tmp"]
+    strange = [whole.store / "blobs" / "notes.txt", whole.store / "blobs" / "ab" / "x", whole.store / "mine"]
+    for file in (*left, *strange):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("x")
+    found = findings(fsck(whole, code=0))
+    assert {path for path, one in found.items() if one["problem"] == "stray"} == {
+        name_of(whole, file) for file in (*left, *strange)
+    }
+    fsck(whole, "--repair", code=0)
+    assert [file.exists() for file in left] == [False, False] and all(file.exists() for file in strange)
+    assert whole.replay("gc").code == 0, "what is no blob keeps nobody from collecting"
