@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 python := .venv/bin/python
 pytest := $(python) -m pytest
 
-.PHONY: help setup engine demo check test test-slow bench lock clean
+.PHONY: help setup engine demo check test test-slow bench bench-peers lock clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,7 +35,10 @@ test-slow: setup engine ## the long corpora
 
 bench: setup engine ## what a run costs against the bare container, side by side
 	$(python) -m compileall -q runner # as an installed tool has it
-	$(python) tests/bench.py
+	$(python) -m tests.bench
+
+bench-peers: setup engine ## what other tools that are installed cost on the same job (tests/bench/peers.py says how)
+	$(python) -m tests.bench peers
 
 lock: setup ## pin what development needs, anew
 	CUSTOM_COMPILE_COMMAND="make lock" $(python) -m piptools compile --quiet --upgrade --generate-hashes \

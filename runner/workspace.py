@@ -8,8 +8,7 @@ import msgspec
 
 from runner.errors import UsageError
 from runner.state.job import Job, Workfile
-from runner.state.strict import load_workfile
-from runner.store.runs import SPECS, Run, read_spec, resolve_run_id, run_ids
+from runner.store.runs import SPECS, Run, is_run_id, read_spec, resolve_run_id, run_ids
 from runner.store.store import STORE_NAME, Store, find_store, open_damaged, open_store
 
 WORKFILE = "replay.yaml"
@@ -35,6 +34,8 @@ class Workspace(msgspec.Struct, frozen=True):
                 "it declares the jobs that can be run",
                 "`replay init` writes one; `replay run --image … -- COMMAND` needs none",
             )
+        from runner.state.strict import load_workfile
+
         return load_workfile(file.read_bytes(), str(file))
 
     def job(self, name: str) -> Job:
@@ -56,6 +57,8 @@ class Workspace(msgspec.Struct, frozen=True):
         if part.endswith((".yaml", ".yml")) and path.is_file():
             spec, _ = read_spec(path)
             return Run(self.store, spec.run.id, path.absolute().parent, path.absolute())
+        if is_run_id(part) and self.run(part).has_spec():
+            return self.run(part)
         return self.run(resolve_run_id(part, self.run_ids()))
 
     def run_ids(self) -> list[str]:

@@ -5,24 +5,25 @@ from __future__ import annotations
 import base64
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import typer
 
 from runner.cli.output import print_json, safe, table
-from runner.diff import Change, Diff
-from runner.diff import diff as diff_specs
 from runner.errors import Exit, UsageError
-from runner.layers import code
 from runner.logs import STDERR, STDOUT, read_log
 from runner.state.digest import Digest
 from runner.state.record import Output, Verdict
 from runner.state.spec import StateSpec
 from runner.store.blobs import copy_out
 from runner.store.files import disk_error
-from runner.store.index import OUTCOMES, Row, rows
 from runner.store.runs import RunStatus
 from runner.workspace import Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from runner.diff import Change, Diff
+    from runner.store.index import Row
 
 
 class Filter(msgspec.Struct, frozen=True):
@@ -45,6 +46,8 @@ class Filter(msgspec.Struct, frozen=True):
 
 
 def diff(a: str, b: str, store: Path | None, as_json: bool) -> int:
+    from runner.diff import diff as diff_specs
+
     workspace = open_workspace(Path.cwd(), store)
     specs = [workspace.find_run(part).spec_and_record()[0] for part in (a, b)]
     found = diff_specs(specs[0], specs[1], *(_code_files(workspace, spec) for spec in specs))
@@ -56,6 +59,8 @@ def diff(a: str, b: str, store: Path | None, as_json: bool) -> int:
 
 
 def ls(wanted: Filter, store: Path | None, as_json: bool) -> int:
+    from runner.store.index import OUTCOMES, rows
+
     if wanted.status not in (None, *OUTCOMES, *Verdict):
         known = ", ".join((*OUTCOMES, *Verdict))
         raise UsageError(f"--status: {wanted.status!r} is not known", next=f"one of {known}")
@@ -163,6 +168,8 @@ def _piece(kind: int, data: bytes) -> dict[str, str]:
 
 
 def _code_files(workspace: Workspace, spec: StateSpec) -> dict[str, str] | None:
+    from runner.layers import code
+
     digest = Digest(spec.state.code)
     if not workspace.store.blobs.has(digest):
         return None

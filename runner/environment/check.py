@@ -12,7 +12,8 @@ from runner.environment.seal import (
     ROOT,
     Stamp,
     Stamps,
-    read_manifest,
+    manifest_of,
+    parse_manifest,
     read_stamps,
     survey,
     write_stamps,
@@ -40,7 +41,7 @@ def check_full(folder: Path) -> list[str]:
 
 def _check(folder: Path, *, trust_stamps: bool) -> list[str]:
     try:
-        entries = {entry.path: entry for entry in read_manifest(folder)}
+        manifest = manifest_of(folder)
     except (OSError, ValueError):
         return [MANIFEST]
     try:
@@ -48,6 +49,12 @@ def _check(folder: Path, *, trust_stamps: bool) -> list[str]:
     except OSError:
         return [ROOT]
     known = read_stamps(folder)
+    if trust_stamps and found == known and folders == folders_of(found):
+        return []
+    try:
+        entries = {entry.path: entry for entry in parse_manifest(manifest)}
+    except ValueError:
+        return [MANIFEST]
     settled = {path for path in found if trust_stamps and found[path] == known.get(path)}
     damaged = {
         path

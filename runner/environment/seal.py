@@ -130,9 +130,19 @@ def sync(path: Path) -> None:
 
 def read_manifest(folder: Path) -> tuple[Entry, ...]:
     """Raises `FileNotFoundError`, or `ValueError` when the manifest is damaged."""
+    return parse_manifest(manifest_of(folder))
+
+
+def manifest_of(folder: Path) -> bytes:
+    """As `read_manifest`, in bytes."""
     manifest = (folder / MANIFEST).read_bytes()
     if digest_bytes(manifest) != read_digest(folder):
         raise ValueError(f"{folder / MANIFEST} is not what was sealed")
+    return manifest
+
+
+def parse_manifest(manifest: bytes) -> tuple[Entry, ...]:
+    """Raises `ValueError` when it is none."""
     return tuple(_entries.decode_lines(manifest))
 
 

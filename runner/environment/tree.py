@@ -25,7 +25,7 @@ from runner.errors import OutsideError
 from runner.state.digest import Digest, digest_value, hex_of
 from runner.state.spec import Wheel
 
-FORMAT = 1
+FORMAT = 2
 """Raised by whoever changes what a tree made of the same wheel holds."""
 
 FindWheel = Callable[[Digest], Path]
@@ -96,8 +96,16 @@ def _make(
 
     with staging(cache) as stage, ThreadPoolExecutor(os.cpu_count()) as pool:
         unpacked = list(pool.map(start, wanting.keys(), wanting.values()))
-        compile_trees([stage / folder.name for folder in wanting])
+        syncing = pool.map(_sync_all, [stage / folder.name / ROOT for folder in wanting])
+        # One process compiles a tree, so the longest must not be the last to start.
+        sizes = {folder: _source_size(entries) for folder, entries in zip(wanting, unpacked, strict=True)}
+        compile_trees([stage / folder.name for folder in sorted(sizes, key=sizes.__getitem__, reverse=True)])
+        list(syncing)
         list(pool.map(finish, wanting.keys(), wanting.values(), unpacked))
+
+
+def _source_size(entries: Iterable[Entry]) -> int:
+    return sum(entry.size for entry in entries if entry.path.endswith(".py") and "/tests/" not in entry.path)
 
 
 def _byte_code(tree: Path, unpacked: Iterable[Entry], wheel: Wheel) -> list[Entry]:

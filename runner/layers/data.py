@@ -196,14 +196,18 @@ def _refuse_edited(store: Store, root: Path, tracked: dvc.Tracked) -> None:
 
 def files_of(store: Store, digest: Digest) -> tuple[DataFile, ...] | None:
     """The files of a folder; None when the digest is that of a single file."""
-    with store.blobs.path(digest).open("rb") as blob:
-        if blob.read(len(_MARK)) != _MARK:
-            return None
+    if not _is_listing(store, digest):
+        return None
     listing = store.blobs.read(digest)
     try:
         return msgspec.json.decode(listing[len(_MARK) : -1], type=tuple[DataFile, ...])
     except msgspec.DecodeError as error:
         raise TamperedError(f"blob {digest} is not a listing of data files", str(error)) from error
+
+
+def _is_listing(store: Store, digest: Digest) -> bool:
+    with store.blobs.path(digest).open("rb") as blob:
+        return blob.read(len(_MARK)) == _MARK
 
 
 def view_folder(store: Store, digest: Digest) -> Path:
@@ -290,7 +294,7 @@ def restore(store: Store, digest: Digest) -> Path:
     place = view_folder(store, digest)
     if not has_view(store, digest):
         _make_view(store, digest)
-    return place / seal.ROOT / (_ONLY if files_of(store, digest) is None else "")
+    return place / seal.ROOT / ("" if _is_listing(store, digest) else _ONLY)
 
 
 def check(store: Store, digest: Digest, *, full: bool = False) -> list[str]:

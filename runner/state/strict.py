@@ -7,7 +7,6 @@ msgspec; only when that fails are all mistakes listed, with their lines.
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -28,7 +27,6 @@ from runner.state.plain import (
 from runner.state.record import RECORD_VERSION, Record
 from runner.state.spec import SPEC_VERSION, StateSpec, state_digest
 from runner.state.yaml_reader import YamlError, locate, read_yaml
-from runner.state.yaml_writer import write_yaml
 
 __all__ = [
     "check_digest",
@@ -76,6 +74,8 @@ def load_spec(data: bytes, source: str) -> StateSpec:
 
 def dump_spec(spec: StateSpec) -> bytes:
     """YAML, the same bytes for equal specs. Raises `UsageError` for what could not be read back."""
+    from runner.state.yaml_writer import write_yaml
+
     source = f"the spec of {spec.run.id}"
     tree = {"spec": spec.spec, **to_plain(spec)}
     check_plain(tree, source)
@@ -142,6 +142,8 @@ def load_json(data: bytes, source: str, limit: int = PARAMS_LIMIT) -> Any:
 
 def load_toml(data: bytes, source: str, limit: int = PARAMS_LIMIT) -> Any:
     """The plain value of a TOML text, checked by `check_plain`; dates and times become ISO 8601 strings."""
+    import tomllib
+
     text = _text(data, source, limit)
     return _parsed(lambda: msgspec.to_builtins(tomllib.loads(text)), source)
 

@@ -8,6 +8,7 @@ found when the store has never seen the run.
 from __future__ import annotations
 
 import datetime
+import os
 import re
 import secrets
 from enum import StrEnum
@@ -20,7 +21,6 @@ from runner.state.checked import with_check, without_check
 from runner.state.digest import canonical, digest_bytes, digest_file
 from runner.state.record import Record
 from runner.state.spec import StateSpec
-from runner.state.strict import check_digest, dump_record, dump_spec, load_record, load_spec
 from runner.store.files import FileLock, is_locked, remove_tree, write_atomic
 from runner.store.store import Store
 
@@ -52,6 +52,11 @@ def new_run_id(job: str, now: datetime.datetime) -> str:
     return f"{job}-{now:%Y%m%d}-{tail}"
 
 
+def is_run_id(text: str) -> bool:
+    """Whether a run could be called that."""
+    return bool(_RUN_ID.fullmatch(text))
+
+
 class Run:
     """One run as files. `specs` is the workspace's `state_specs` folder, or None outside a workspace;
     `spec_file` a spec that the user named by its path."""
@@ -73,6 +78,8 @@ class Run:
 
     def write_spec(self, spec: StateSpec) -> bytes:
         """Write the spec, once, before the job starts; returns its bytes."""
+        from runner.state.strict import dump_spec
+
         data = dump_spec(spec)
         write_atomic(self.folder / "spec.yaml", data)
         if self._specs:
@@ -81,6 +88,8 @@ class Run:
         return data
 
     def write_record(self, record: Record) -> None:
+        from runner.state.strict import dump_record
+
         data = dump_record(record)
         if self._specs:
             write_atomic(self._specs / f"{self.id}.record.json", data)
@@ -121,6 +130,8 @@ class Run:
 
     def record(self) -> Record | None:
         """The record, or None when the run was interrupted or is still going on."""
+        from runner.state.strict import load_record
+
         path = self._find("record.json", f"{self.id}.record.json")
         if path is None:
             return None
@@ -186,6 +197,9 @@ def read_sums(kept: bytes) -> Sums | None:
 
 def read_spec(path: Path) -> tuple[StateSpec, bytes]:
     """A spec and its bytes, the stated digest checked. Raises `TamperedError` when it does not fit."""
+    # YAML takes 20 ms of imports, and listing runs that are indexed reads none.
+    from runner.state.strict import check_digest, load_spec
+
     data = path.read_bytes()
     spec = load_spec(data, str(path))
     check_digest(spec, str(path))
@@ -194,10 +208,10 @@ def read_spec(path: Path) -> tuple[StateSpec, bytes]:
 
 def run_ids(store: Store | None, specs: Path | None) -> list[str]:
     """Every run-id known to the store or to `state_specs/`, sorted."""
-    found = {entry.name for entry in store.runs.iterdir() if _RUN_ID.match(entry.name)} if store else set()
+    names = os.listdir(store.runs) if store else []
     if specs and specs.is_dir():
-        found |= {entry.stem for entry in specs.glob("*.yaml") if _RUN_ID.match(entry.stem)}
-    return sorted(found)
+        names += [name.removesuffix(".yaml") for name in os.listdir(specs) if name.endswith(".yaml")]
+    return sorted({name for name in names if is_run_id(name)})
 
 
 def resolve_run_id(part: str, known: list[str]) -> str:

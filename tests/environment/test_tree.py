@@ -51,6 +51,12 @@ def test_source_is_compiled_for_its_final_place(builder: Any) -> None:
     assert file.stat().st_mtime_ns == EPOCH * 10**9
 
 
+def test_what_tests_a_package_is_there_without_byte_code(builder: Any) -> None:
+    (tree,) = opened(builder, builder.shelf.make("pkg", FILES | {"pkg/tests/test_sub.py": "A = 1\n"}))
+    assert set(byte_code(tree)) == {"__init__", "sub"}
+    assert any(entry.path.endswith("pkg/tests/test_sub.py") for entry in tree.entries)
+
+
 def test_byte_code_repeats_whatever_is_compiled_beside_it(builder: Any, tmp_path: Path) -> None:
     pkg = builder.shelf.make("pkg", FILES)
     others = [builder.shelf.make(f"aaa{n}", {f"aaa{n}/__init__.py": SOURCE + f"B = {n}\n"}) for n in range(4)]

@@ -1,0 +1,49 @@
+"""python -m tests.bench [--json FILE] [ROW...]: measure these rows, or all but the peers'; `peers` names those."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tests.bench import (
+    harness,
+    peers,
+    rows_cli,
+    rows_data,
+    rows_disk,
+    rows_environment,
+    rows_memory,
+    rows_outputs,
+    rows_run,
+)
+
+OWN = (
+    *rows_run.ROWS,
+    *rows_environment.ROWS,
+    *rows_data.ROWS,
+    *rows_outputs.ROWS,
+    *rows_cli.ROWS,
+    *rows_disk.ROWS,
+    *rows_memory.ROWS,
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=" ".join(row.name for row in (*OWN, *peers.ROWS)))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    given = parser.parse_args()
+    harness.measure_all(_chosen(parser, given.rows), given.json)
+
+
+def _chosen(parser: argparse.ArgumentParser, names: list[str]) -> list[harness.Row]:
+    if not names:
+        return list(OWN)
+    known = {row.name: [row] for row in (*OWN, *peers.ROWS)} | {"peers": list(peers.ROWS)}
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"there is no row {unknown[0]}; there are: {' '.join(known)}")
+    return [row for name in names for row in known[name]]
+
+
+if __name__ == "__main__":
+    main()
