@@ -294,7 +294,13 @@ def restore(store: Store, digest: Digest) -> Path:
     place = view_folder(store, digest)
     if not has_view(store, digest):
         _make_view(store, digest)
-    return place / seal.ROOT / ("" if _is_listing(store, digest) else _ONLY)
+    found = place / seal.ROOT / ("" if _is_listing(store, digest) else _ONLY)
+    if not found.exists():
+        # The view lost it, or the blob that says what to look for is damaged.
+        store.blobs.verified(digest)
+        discard(store, digest)
+        _make_view(store, digest)
+    return found
 
 
 def check(store: Store, digest: Digest, *, full: bool = False) -> list[str]:

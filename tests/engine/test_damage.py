@@ -312,7 +312,7 @@ def test_each_kind_of_file_is_mended_or_said_to_be_lost(whole: Recorded, way: st
 
 def assert_honest(whole: Recorded, name: str) -> None:
     """The replay says `identical` only of the very result; else that something was changed or cannot be had."""
-    done = whole.replay(whole.ids["all"], "--json")
+    done = whole.replay(whole.ids["all"], "--json", "--quiet")
     if done.code == 0:
         assert done.json["verdict"] == "identical", (name, done)
         assert whole.replay("logs", done.json["run_id"], "--stream", "stdout").out == SAID, (name, done)
@@ -415,3 +415,19 @@ def test_strays_are_told_and_left_overs_removed(whole: Recorded) -> None:
     fsck(whole, "--repair", code=0)
     assert [file.exists() for file in left] == [False, False] and all(file.exists() for file in strange)
     assert whole.replay("gc").code == 0, "what is no blob keeps nobody from collecting"
+
+
+def test_a_listing_that_no_longer_looks_like_one_is_told_beside_a_good_view(whole: Recorded) -> None:
+    digest = whole.spec("all")["state"]["data"]["many"]
+    listing = whole.blob(digest).read_bytes()
+    whole.blob(digest).unlink()
+    whole.blob(digest).write_bytes(b"[" + listing[1:])
+    assert digest in whole.error("replay", whole.ids["all"], code=5)["what"]
+    fsck(whole, "--repair", code=0)
+    assert_identical(whole)
+
+
+def test_a_view_that_lost_its_only_file_is_made_anew(whole: Recorded) -> None:
+    digest = whole.spec("all")["state"]["data"]["d.csv"].removeprefix("sha256:")
+    (whole.store / "cache" / "views" / digest / "root" / "file").unlink()
+    assert_identical(whole)
