@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from runner.fsck.check import check
 from runner.state.health import Finding, Health
 from runner.state.schemas import schemas
 from runner.workspace import open_damaged_workspace
-from tests.conftest import Index, Workspace, flip_bit, wheel
+from tests.conftest import Index, Workspace, flip_bit, until, wheel
 from tests.engine.conftest import Recorded, check_left_over, copy_of, copy_store
 
 pytestmark = pytest.mark.engine
@@ -79,6 +80,7 @@ def template(
     made.write(".gitignore", ".replay/\nd.csv\nmany/\n")
     made.git("add", "-A")
     made.git("commit", "-qm", "sources")
+    until(lambda: time.time() - (made.root / "m.txt").stat().st_ctime > 2.1, "hashes to be worth remembering")
     ids = {"all": made.run("all", **PIP, **SECRET, PIP_INDEX_URL=index_of_alpha.url)["run_id"]}
     assert made.replay("ls").code == 0
     assert made.replay("gc").code == 0
