@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from runner.state.checked import with_check, without_check
 from runner.state.digest import Digest, digest_value, hex_of
 from runner.store.files import write_atomic
 from runner.tools.dvc import Hashes, HashName, hash_file
@@ -55,12 +56,12 @@ class StatCache:
     def save(self) -> None:
         if self._changed:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(self._file, msgspec.msgpack.encode(self._rows))
+            write_atomic(self._file, with_check(msgspec.msgpack.encode(self._rows)))
             self._changed = False
 
     def _load(self) -> dict[str, _Row]:
         try:
-            return _decoder.decode(self._file.read_bytes())
+            return _decoder.decode(without_check(self._file.read_bytes()))
         except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
             return {}
 

@@ -120,6 +120,9 @@ def test_two_copies_that_differ_are_told(store: Store, tmp_path: Path, name: str
 def test_a_record_of_another_spec_is_told(store: Store) -> None:
     run = finished(store, None)
     (run.folder / "spec.yaml").write_bytes((run.folder / "spec.yaml").read_bytes() + b"\n")
+    with pytest.raises(TamperedError, match="is not what was written"):
+        run.spec_and_record()
+    (run.folder / "sums").unlink()
     with pytest.raises(TamperedError, match="not the one that its record was made for"):
         run.spec_and_record()
 
