@@ -23,7 +23,7 @@ from runner.state.health import FileKind
 from runner.store import index
 from runner.store.files import is_locked
 from runner.store.runs import SUMS
-from runner.store.store import Store
+from runner.store.store import SET_APART, Store
 from runner.tools import pip
 from runner.workspace import Workspace
 
@@ -45,8 +45,6 @@ _KNOWN_CACHE = frozenset(
 _BLOB_FOLDER = re.compile(r"[0-9a-f]{2}")
 _BLOB_NAME = re.compile(r"[0-9a-f]{62}")
 _TEMPORARY = re.compile(r"\..+\.(tmp|gone)")
-ASIDE = "damaged-"
-"""Begins the name of what was moved to `tmp/` because its bytes are not those of its name."""
 
 
 class Hashed(msgspec.Struct, frozen=True):
@@ -271,7 +269,7 @@ def _strays(workspace: Workspace, *, alone: bool) -> Iterator[tuple[str, str]]:
 def _left_over(workspace: Workspace) -> Iterator[tuple[str, str]]:
     store, known = workspace.store, {*workspace.run_ids()}
     for entry in (*_entries(store.tmp), *_entries(store.cache / "tmp")):
-        if not entry.name.startswith(ASIDE):
+        if not entry.name.startswith(SET_APART):
             yield _in_store(store, entry), "left by a command that was killed"
     for folder in _entries(store.scratch):
         if not is_locked(store.runs / folder.name / "lock"):

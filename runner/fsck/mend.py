@@ -15,14 +15,13 @@ from pathlib import Path
 from runner.capture import owned_paths
 from runner.environment import seal
 from runner.errors import ReplayError, TamperedError
-from runner.fsck.facts import ASIDE
 from runner.fsck.judge import Damage, Use
 from runner.layers import code, data, image
 from runner.state.digest import Digest, hex_of
 from runner.state.spec import StateSpec, Wheel
 from runner.store.files import remove_tree, write_atomic
 from runner.store.runs import SPECS, SUMS, read_sums
-from runner.store.store import GITIGNORE, write_info
+from runner.store.store import GITIGNORE, SET_APART, write_info
 from runner.tools import git, pip
 from runner.tools.containers import connect
 from runner.workspace import Workspace
@@ -143,7 +142,7 @@ class Mender:
         raise _lost("; ".join(dict.fromkeys(why)) or "no other copy of these bytes is known")
 
     def _set_aside(self, digest: Digest) -> Path:
-        aside = self._store.tmp / f"{ASIDE}{hex_of(digest)}"
+        aside = self._store.tmp / f"{SET_APART}{hex_of(digest)}"
         place = self._store.blobs.path(digest)
         if place.is_dir():
             remove_tree(place)

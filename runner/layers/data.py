@@ -127,7 +127,7 @@ def _learn(store: Store, root: Path, tracked: dvc.Tracked) -> Version:
         _publish_view(store, Digest(version.digest), stage / "made", files)
     place = _version_path(store, tracked)
     place.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(place, with_check(msgspec.json.encode(version)))
+    write_atomic(place, with_check(msgspec.json.encode(version)), through=store.tmp)
     return version
 
 

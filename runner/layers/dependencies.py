@@ -170,7 +170,7 @@ def make_lock(store: Store, root: Path, wanted: Requirements, locker: Locker) ->
             lock = _make_lock(store, root, wanted, locker, folder)
         finally:
             remove_tree(folder)
-    write_atomic(path, with_check(msgspec.json.encode(lock)))
+    write_atomic(path, with_check(msgspec.json.encode(lock)), through=store.tmp)
     return lock
 
 

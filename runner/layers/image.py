@@ -215,7 +215,7 @@ def read_archive(kept: bytes) -> Archive:
 
 
 def _keep_archive(store: Store, identity: Image, archive: Archive) -> None:
-    write_atomic(archive_path(store, identity), with_check(msgspec.json.encode(archive)))
+    write_atomic(archive_path(store, identity), with_check(msgspec.json.encode(archive)), through=store.tmp)
 
 
 def _unpack_saved(store: Store, stream: Iterator[bytes], identity: Image) -> Archive:

@@ -65,6 +65,7 @@ class Run:
         self.id = run_id
         self.folder = store.runs / run_id
         self.scratch = store.scratch / run_id
+        self._tmp = store.tmp
         self._specs = specs
         self._spec_file = spec_file
         self._lock = FileLock(self.folder / "lock")
@@ -82,10 +83,10 @@ class Run:
         from runner.state.strict import dump_spec
 
         data = dump_spec(spec)
-        write_atomic(self.folder / "spec.yaml", data)
+        write_atomic(self.folder / "spec.yaml", data, through=self._tmp)
         if self._specs:
             self._specs.mkdir(exist_ok=True)
-            write_atomic(self._specs / f"{self.id}.yaml", data)
+            write_atomic(self._specs / f"{self.id}.yaml", data, through=self._tmp)
         return data
 
     def write_record(self, record: Record) -> None:
@@ -93,9 +94,12 @@ class Run:
 
         data = dump_record(record)
         if self._specs:
-            write_atomic(self._specs / f"{self.id}.record.json", data)
+            write_atomic(self._specs / f"{self.id}.record.json", data, through=self._tmp)
+        self._write_own_record(data)
+
+    def _write_own_record(self, data: bytes) -> None:
         self.write_sums({"record.json": Sum(digest_bytes(data), len(data))})
-        write_atomic(self.folder / "record.json", data)
+        write_atomic(self.folder / "record.json", data, through=self._tmp)
 
     def hold(self, folder: Path) -> bool:
         """Keep a folder from being dropped until `end`, or the death of this process; False when it is gone."""
@@ -112,7 +116,13 @@ class Run:
         names = {entry.name for entry in self.folder.iterdir() if entry.is_file() and entry.name[0] != "."}
         names -= {"lock", SUMS, *known}
         sums = {name: Sum(digest_file(self.folder / name), (self.folder / name).stat().st_size) for name in names}
-        write_atomic(self.folder / SUMS, with_check(canonical(known | sums)), durable=False)
+        write_atomic(self.folder / SUMS, with_check(canonical(known | sums)), durable=False, through=self._tmp)
+
+    def settle(self) -> None:
+        """Finish what a killed command had begun: of the record's two copies one was written, when all else was."""
+        reviewed = self._specs / f"{self.id}.record.json" if self._specs else None
+        if reviewed and reviewed.is_file() and self.folder.is_dir() and not (self.folder / "record.json").exists():
+            self._write_own_record(reviewed.read_bytes())
 
     def end(self) -> None:
         for lock in (*self._held, self._lock):
@@ -123,7 +133,7 @@ class Run:
         if self._specs:
             for name in (f"{self.id}.yaml", f"{self.id}.record.json"):
                 (self._specs / name).unlink(missing_ok=True)
-        remove_tree(self.folder)
+        remove_tree(self.folder, self._tmp)
 
     # --- reading
 

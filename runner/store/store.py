@@ -29,6 +29,9 @@ from runner.store.files import FileLock, disk_error, locked, write_atomic
 
 STORE_FORMAT = 1
 STORE_NAME = ".replay"
+SET_APART = "damaged-"
+"""How the names in `tmp/` begin that only `gc` removes: what `fsck --repair` set apart."""
+
 GITIGNORE = "*\n"
 _PATIENCE_S = 60.0
 _POLL_S = 0.05
@@ -84,6 +87,17 @@ class Store:
             yield
         finally:
             shared.__exit__(None, None, None)
+
+    @contextmanager
+    def sweeping(self) -> Iterator[bool]:
+        """Whether nobody is adding, so that what is in `tmp/` and `cache/tmp/` was left by the killed; nobody starts
+        to while this is held. Never waits."""
+        turnstile, alone = FileLock(self.folder / "turnstile.lock"), FileLock(self.folder / "gc.lock")
+        try:
+            yield turnstile.acquire(wait=False) and alone.acquire(wait=False)
+        finally:
+            alone.release()
+            turnstile.release()
 
     @contextmanager
     def collecting(self) -> Iterator[None]:

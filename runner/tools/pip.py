@@ -137,9 +137,10 @@ def ensure_locker(cache: Path) -> Path:
     present = [distribution for distribution in found if distribution]
     folder = cache / "locker" / _locker_key(present)
     if not folder.is_dir():
-        building = cache / "locker" / f".{folder.name}.{os.getpid()}"
+        building = cache / "tmp" / f"{folder.name}.{os.getpid()}"
         for distribution in present:
             _copy_distribution(distribution, building)
+        folder.parent.mkdir(exist_ok=True)
         try:
             building.rename(folder)
         except OSError:

@@ -61,7 +61,7 @@ def probe(engine: Engine, cache: Path, image_id: str, python: str, interrupts: I
     if answer is None:
         return None
     known.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(known, with_check(answer))
+    write_atomic(known, with_check(answer), through=cache / "tmp")
     return msgspec.json.decode(answer, type=Probed)
 
 
