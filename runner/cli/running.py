@@ -107,7 +107,8 @@ def session(workspace: Workspace, *, quiet: bool) -> Iterator[Session]:
     progress = Progress(quiet)
     try:
         with listening() as interrupts:
-            yield Session(workspace, connect(progress.say), interrupts, progress.say, None if quiet else progress.echo)
+            engine = connect(progress.say, workspace.store.id)
+            yield Session(workspace, engine, interrupts, progress.say, None if quiet else progress.echo)
     finally:
         progress.close()
 
