@@ -96,26 +96,23 @@ def link_or_copy(source: str | Path, target: str) -> None:
 
 
 def remove_tree(path: Path, through: Path | None = None) -> None:
-    """Remove a folder that a job may have filled with unreadable folders, nested without end. What is absent
-    is no error. It is renamed first, `through` a folder as for `write_atomic`, so of two that remove it only one does.
-    What was renamed so already may be swept while it is being removed: it is locked, and who comes second leaves it.
+    """Remove a folder that a job may have filled with unreadable folders, nested without end. What is absent, or is
+    being removed by somebody else, is no error. It is renamed first, `through` a folder as for `write_atomic`.
 
     A job may still be at it if its engine went away: every name is used in an open folder, and no link is followed.
     """
-    is_claimed = path.name[0] == "." and path.suffix == ".gone"
-    claimed = path if is_claimed else _beside(path, "gone", through)
-    try:
-        if not is_claimed:
-            path.rename(claimed)
-        if claimed.is_symlink() or not claimed.is_dir():
-            claimed.unlink()
-            return
-        with _opened_up(str(claimed)) as top:
-            if _lock_at_once(top):
-                _empty(top)
-                claimed.rmdir()
-    except FileNotFoundError:
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
         return
+    with contextlib.suppress(FileNotFoundError), _opened_up(str(path)) as top:
+        try:
+            fcntl.flock(top, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        claimed = _beside(path, "gone", through)
+        path.rename(claimed)
+        _empty(top)
+        claimed.rmdir()
 
 
 def _empty(top: int) -> None:
@@ -125,14 +122,6 @@ def _empty(top: int) -> None:
         with _opened_up(name, top) as folder:
             waiting += _emptied(folder, top)
         os.rmdir(name, dir_fd=top)
-
-
-def _lock_at_once(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _emptied(folder: int, top: int) -> list[str]:
