@@ -179,6 +179,20 @@ class FileLock:
         self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(self._fd, fcntl.LOCK_SH)
 
+    def is_folder_held(self) -> bool:
+        """Whether a living process holds the folder; one that is not there is held by none."""
+        try:
+            folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(folder)
+        return False
+
     def is_in_place(self) -> bool:
         """Whether what is locked still has its name."""
         try:
