@@ -164,3 +164,18 @@ def test_a_tree_that_is_being_removed_may_be_swept(tmp_path: Path, monkeypatch: 
     (tmp_path / ".tree.x.gone" / "a").mkdir(parents=True)
     remove_tree(tmp_path / ".tree.x.gone")
     assert not list(tmp_path.iterdir()), "what a killed process had begun to remove"
+
+
+def test_several_first_commands_make_one_store(tmp_path: Path) -> None:
+    """Or containers would be labelled for a store that is no more, and fingerprints made with a key that is lost."""
+    for turn in range(20):
+        start = threading.Barrier(4)
+
+        def first(folder: Path, start: threading.Barrier = start) -> tuple[str, bytes]:
+            start.wait(30)
+            made = open_store(folder, create=True)
+            start.wait(30)
+            return made.id, made.fingerprint_key()
+
+        with ThreadPoolExecutor(4) as pool:
+            assert len(set(pool.map(first, [tmp_path / f"{turn}"] * 4))) == 1
