@@ -4,11 +4,15 @@ Moments are what a process does to the world: opening a file to write, renaming,
 changing a mode, forcing to the disk, starting a program, connecting. They are counted; before the one with the number
 MOMENT the process sends itself SIGKILL, which nothing can catch. With 0 it lives, and the names of all moments are
 written to REPORT, one a line. With threads the order varies a little between runs, the spread does not.
+
+A moment `+N` is in the middle of a write instead: the kernel ends the process when it makes any file longer than N
+bytes. So SQLite, whose writes Python does not see, is cut off too.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import threading
@@ -40,10 +44,11 @@ class Moments:
 
 
 def main() -> None:
-    moment, report, arguments = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
+    moment, report, arguments = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
     from runner.cli.main import run
 
-    moments, fsync = Moments(moment), os.fsync
+    in_a_write = moment.startswith("+")
+    moments, fsync = Moments(-1 if in_a_write else int(moment)), os.fsync
 
     def counted_fsync(descriptor: int) -> None:
         moments.pass_one("os.fsync")
@@ -52,9 +57,13 @@ def main() -> None:
     os.fsync = counted_fsync  # there is no audit event for it
     os.umask(0o022)
     sys.addaudithook(moments.audit)
+    if in_a_write:
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(moment), int(moment)))
     code = run(arguments)
     names = list(moments.names)
-    if not moment:
+    if moment == "0":
         report.write_text("".join(f"{name}\n" for name in names))
     sys.stdout.flush()
     os._exit(code)

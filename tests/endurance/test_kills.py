@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,13 +19,18 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from runner.store.index import damage
+from runner.store.runs import Run
+from runner.store.store import open_store
 from tests.conftest import Index, Workspace, until, wheel
 from tests.endurance import dying
 from tests.engine.conftest import Recorded
+from tests.store.test_runs import finished
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 KILLED = -signal.SIGKILL
+CUT_OFF = -signal.SIGXFSZ
 Prepare = Callable[[int], None]
 
 
@@ -37,7 +43,7 @@ class Scenario(NamedTuple):
     prepare: Prepare
 
 
-def die(workspace: Workspace, moment: int, arguments: list[str], report: Path) -> int:
+def die(workspace: Workspace, moment: int | str, arguments: list[str], report: Path) -> int:
     command = [sys.executable, dying.__file__, str(moment), str(report), *arguments]
     path = str(Path(__file__).parents[2])
     done = subprocess.run(
@@ -188,6 +194,64 @@ def test_indexing(recorded: Recorded, tmp_path: Path) -> None:
         "indexing", recorded, ["ls", "--json"], lambda _: (recorded.store / "index.sqlite").unlink(missing_ok=True)
     )
     kill_at_moments(scenario, 10, tmp_path / "moments")
+
+
+def test_in_the_middle_of_a_write(recorded: Recorded, tmp_path: Path) -> None:
+    """Files are cut off after so many bytes: specs, records, sums, listings, whatever comes first."""
+    prepare, killed = edit(recorded), 0
+    for number, size in enumerate([*range(0, 2000, 250), *range(2000, 10000, 2000)]):
+        prepare(number)
+        before = whole_runs(recorded)
+        killed += die(recorded, f"+{size}", ["run", "steady", "-q", "--json"], tmp_path / "moments") == CUT_OFF
+        check(recorded, before)
+    assert killed >= 6
+
+
+def test_in_the_middle_of_writing_the_index(workspace: Workspace, tmp_path: Path) -> None:
+    """An index that grows, and one that shrinks."""
+    store = open_store(workspace.store, create=True)
+    index, killed = store.folder / "index.sqlite", 0
+    for number in range(80):
+        finished(store, None, f"j-{number}")
+    small = (whole_runs(workspace), index.read_bytes())[1]
+    for number in range(80, 160):
+        finished(store, None, f"j-{number}")
+    listed, whole = whole_runs(workspace), index.read_bytes()
+    assert len(small) < len(whole)
+    for size in range(0, len(whole) + 4096, 2048):
+        for before in (small, whole):
+            for left in store.folder.glob("index.sqlite-*"):
+                left.unlink()
+            index.write_bytes(before)
+            if before is whole:
+                Run(store, "j-0", None).forget()
+            killed += die(workspace, f"+{size}", ["ls", "-n", "0", "--json"], tmp_path / "moments") == CUT_OFF
+            if before is whole:
+                finished(store, None, "j-0")
+            assert whole_runs(workspace) == listed, f"cut off at +{size}"
+            assert damage(index, lambda run_id: Run(store, run_id, None)) is None, f"cut off at +{size}"
+    assert killed >= 20
+
+
+def test_the_first_command_on_a_store(recorded: Recorded, tmp_path: Path) -> None:
+    """What is half made of a store is made whole by the next command."""
+    report, command = tmp_path / "moments", ["run", "steady", "-q", "--json"]
+    folders = (recorded.store, recorded.root / "state_specs")
+
+    def forget_all() -> None:
+        for folder in folders:
+            shutil.rmtree(folder)
+
+    forget_all()
+    assert die(recorded, 0, command, report) == 0
+    names = report.read_text().splitlines()
+    for moment in spread(len(names), 14):
+        forget_all()
+        die(recorded, moment, command, report)
+        done = recorded.replay(*command)
+        assert done.code == 0, f"AT={moment}, before {names[moment - 1]}: {done}"
+        recorded.ids = {"steady": done.json["run_id"]}
+        check(recorded, {done.json["run_id"]: "ok"})
 
 
 def test_while_the_job_runs(recorded: Recorded) -> None:
