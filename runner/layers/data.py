@@ -12,7 +12,7 @@ with a fixed mark.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +22,11 @@ from runner.environment import check as sealed
 from runner.environment import seal
 from runner.environment.layout import FILE, Entry
 from runner.errors import TamperedError, UnrebuildableError, UsageError
-from runner.state.digest import Digest, canonical, digest_value, hex_of
-from runner.state.paths import inside
-from runner.state.spec import DataSeen, DvcPin
-from runner.store.files import write_atomic
+from runner.state.digest import Digest, canonical, digest_value, hex_of, is_digest
+from runner.state.paths import inside, listing_problem
+from runner.state.plain import MALFORMED
+from runner.state.spec import DataSeen, DvcPin, Sha256
+from runner.store.files import is_within, write_atomic
 from runner.store.store import Store
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class DataFile(msgspec.Struct, frozen=True, array_like=True):
 class Version(msgspec.Struct, frozen=True):
     """A data path at one version, as the store knows it."""
 
-    digest: str
+    digest: Sha256
     size: int
     nfiles: int | None = None
 
@@ -80,8 +81,8 @@ def observe_model(store: Store, root: Path, path: str) -> tuple[str, Version, Da
     except UsageError as untracked:
         if not file.is_file() or "not tracked" not in untracked.what:
             raise
-    if root.resolve() not in file.resolve().parents:
-        raise UsageError(f"model: {path} is a link to a file outside the workspace", str(file.resolve()))
+    if not is_within(root, file):
+        raise UsageError(f"model: {path} is a link to a file outside the workspace", os.path.realpath(file))
     hashes = StatCache(store.cache, file).hashes(file)
     if not store.blobs.has(hashes.sha256):
         store.blobs.put_file(file)
@@ -91,7 +92,7 @@ def observe_model(store: Store, root: Path, path: str) -> tuple[str, Version, Da
 def _known(store: Store, tracked: dvc.Tracked) -> Version | None:
     try:
         version = msgspec.json.decode(_version_path(store, tracked).read_bytes(), type=Version)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, *MALFORMED):
         return None
     return version if store.blobs.has(Digest(version.digest)) else None
 
@@ -172,7 +173,7 @@ def files_of(store: Store, digest: Digest) -> tuple[DataFile, ...] | None:
     listing = store.blobs.read(digest)
     try:
         return msgspec.json.decode(listing[len(_MARK) : -1], type=tuple[DataFile, ...])
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise TamperedError(f"blob {digest} is not a listing of data files", str(error)) from error
 
 
@@ -260,6 +261,7 @@ def discard(store: Store, digest: Digest) -> None:
 
 def _make_view(store: Store, digest: Digest, place: Path) -> None:
     files = files_of(store, digest)
+    _refuse_misleading(digest, files or ())
     with seal.staging(store.cache) as stage:
         made = stage / place.name
         (made / seal.ROOT).mkdir(parents=True)
@@ -271,7 +273,7 @@ def _make_view(store: Store, digest: Digest, place: Path) -> None:
 def _link_files(store: Store, digest: Digest, files: tuple[DataFile, ...] | None, target: Path) -> Iterator[Entry]:
     made = {target}
     for file in files if files is not None else (DataFile(_ONLY, digest, -1),):
-        place = target / _safe(file.path)
+        place = target / file.path
         if place.parent not in made:
             place.parent.mkdir(parents=True, exist_ok=True)
             made.add(place.parent)
@@ -280,8 +282,10 @@ def _link_files(store: Store, digest: Digest, files: tuple[DataFile, ...] | None
         yield Entry(path=file.path, mode=FILE, size=place.stat().st_size, sha256=file.sha256)
 
 
-def _safe(path: str) -> str:
-    """Raises `TamperedError` for a listing's path that would leave its folder."""
-    if path.startswith("/") or ".." in path.split("/"):
-        raise TamperedError("a listing of data files names a path outside its folder", repr(path))
-    return path
+def _refuse_misleading(digest: Digest, files: Collection[DataFile]) -> None:
+    """Raises `TamperedError` for a listing that cannot be laid out, or whose digests are none."""
+    problem = listing_problem([file.path for file in files])
+    if problem is None and not all(is_digest(file.sha256) for file in files):
+        problem = "a digest in it is none"
+    if problem:
+        raise TamperedError(f"blob {digest} is no listing of data files that can be restored", problem)

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from runner.state.digest import Digest, digest_value, hex_of
+from runner.state.plain import MALFORMED
 from runner.store.files import write_atomic
 from runner.tools.dvc import Hashes, HashName, hash_file
 
@@ -61,7 +62,7 @@ class StatCache:
     def _load(self) -> dict[str, _Row]:
         try:
             return _decoder.decode(self._file.read_bytes())
-        except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
+        except (FileNotFoundError, *MALFORMED):
             return {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Collection
 from pathlib import PurePosixPath
 
 from runner.errors import UsageError
@@ -38,6 +39,27 @@ def _problem(path: str, pure: PurePosixPath) -> str | None:
     if ":" in path:
         return "holds a colon, which engines read as a separator"
     return None
+
+
+def is_below(path: str) -> bool:
+    """Whether a path that was recorded lies below its folder, spelt in the one way that such paths have."""
+    return "\0" not in path and {"", ".", ".."}.isdisjoint(path.split("/"))
+
+
+def listing_problem(listed: Collection[str]) -> str | None:
+    """Why files of these paths cannot be laid out below one folder, one after the other: a path leads outside, or
+    one stands where another does, as a file or as the folder of one."""
+    files, folders = set(listed), set[str]()
+    for path in listed:
+        if not is_below(path):
+            return f"{path!r} does not lie inside the folder"
+        parent = path.rpartition("/")[0]
+        while parent and parent not in folders:
+            folders.add(parent)
+            parent = parent.rpartition("/")[0]
+    if files & folders:
+        return f"{min(files & folders)!r} is listed as a file and as a folder"
+    return "a path is listed twice" if len(files) < len(listed) else None
 
 
 def is_text(value: str) -> bool:
