@@ -24,6 +24,7 @@ import msgspec
 
 from runner.environment.layout import Entry, manifest_bytes
 from runner.state.digest import Digest, digest_bytes, is_digest
+from runner.state.plain import MALFORMED
 
 ROOT = "root"
 MANIFEST = "manifest"
@@ -132,7 +133,10 @@ def read_manifest(folder: Path) -> tuple[Entry, ...]:
     manifest = (folder / MANIFEST).read_bytes()
     if digest_bytes(manifest) != read_digest(folder):
         raise ValueError(f"{folder / MANIFEST} is not what was sealed")
-    return tuple(_entries.decode_lines(manifest))
+    try:
+        return tuple(_entries.decode_lines(manifest))
+    except MALFORMED as error:
+        raise ValueError(f"{folder / MANIFEST} is no manifest: {error}") from None
 
 
 def read_digest(folder: Path) -> Digest | None:
@@ -148,7 +152,7 @@ def read_stamps(folder: Path) -> Stamps:
     """Nothing when they cannot be read."""
     try:
         return _stamps.decode((folder / STAMPS).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, *MALFORMED):
         return {}
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 import msgspec
 
 from runner.errors import OutsideError, UsageError
+from runner.state.plain import MALFORMED
 from runner.store.blobs import Blobs
 from runner.store.files import FileLock, disk_error, locked, write_atomic
 
@@ -93,7 +94,7 @@ def open_store(folder: Path, *, create: bool) -> Store:
         _create(folder, marker)
     try:
         info = msgspec.json.decode(marker.read_bytes(), type=StoreInfo)
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise OutsideError(
             f"{marker} cannot be read", str(error), "restore it from a copy of the store, or name another with --store"
         ) from error
