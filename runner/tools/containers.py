@@ -24,6 +24,7 @@ import msgspec
 
 from runner.errors import OutsideError
 from runner.state.spec import Image, ImageConfig
+from runner.tools import engine_answers
 from runner.tools.attached import TICK_S, Attached, Stopping, Watch
 from runner.tools.container_request import ContainerRequest, Ended, container_config, deadline_of, program_of
 from runner.tools.docker_context import context_host
@@ -84,7 +85,7 @@ class Engine:
         """Asked once: it does not change while a command runs."""
         if self._version is None:
             with self._errors("ask the engine for its version"):
-                self._version = dict(self._client.version())
+                self._version = engine_answers.read(self._client.version(), dict[str, Any])
         return self._version
 
     # --- images
@@ -102,7 +103,7 @@ class Engine:
     def images(self) -> Iterator[EngineImage]:
         """Every image of the engine; one request each."""
         with self._errors("list the images"):
-            ids = [entry["Id"] for entry in self._client.images()]
+            ids = [entry.id for entry in engine_answers.read(self._client.images(), list[engine_answers.Listed])]
         for image_id in ids:
             found = self.image(image_id)
             if found:
@@ -251,7 +252,8 @@ class Engine:
         """Containers left by commands on that store: container id to run-id."""
         with self._errors("list the containers"):
             listed = self._client.containers(all=True, filters={"label": f"{LABEL_STORE}={store_id}"})
-        return {entry["Id"]: entry["Labels"].get(LABEL_RUN, "") for entry in listed}
+        found = engine_answers.read(listed, list[engine_answers.Listed])
+        return {entry.id: (entry.labels or {}).get(LABEL_RUN, "") for entry in found}
 
     def remove(self, container: str) -> None:
         """Kill and remove; a container that is gone already, or an engine that is, is no error."""
@@ -376,23 +378,23 @@ def _no_engine(host: str, error: Exception) -> OutsideError:
     return OutsideError(f"no container engine answers at {host}", str(error), _START_ENGINE)
 
 
-def _engine_image(inspected: dict[str, Any]) -> EngineImage:
-    config = inspected.get("Config") or {}
-    variant = f"/{inspected['Variant']}" if inspected.get("Variant") else ""
+def _engine_image(answer: Any) -> EngineImage:
+    inspected = engine_answers.read(answer, engine_answers.Inspected)
+    config = inspected.config or engine_answers.Config()
     return EngineImage(
-        id=inspected["Id"],
+        id=inspected.id,
         identity=Image(
-            platform=f"{inspected['Os']}/{inspected['Architecture']}{variant}",
-            diff_ids=tuple(inspected.get("RootFS", {}).get("Layers") or ()),
+            platform="/".join(filter(None, (inspected.os, inspected.architecture, inspected.variant))),
+            diff_ids=(inspected.root_fs and inspected.root_fs.layers) or (),
             config=ImageConfig(
-                env=dict(entry.partition("=")[::2] for entry in config.get("Env") or ()),
-                user=config.get("User") or None,
-                workdir=config.get("WorkingDir") or None,
+                env=dict(entry.partition("=")[::2] for entry in config.env or ()),
+                user=config.user or None,
+                workdir=config.working_dir or None,
             ),
         ),
-        entrypoint=tuple(config.get("Entrypoint") or ()),
-        repo_digests=tuple(sorted(inspected.get("RepoDigests") or ())),
-        repo_tags=tuple(sorted(inspected.get("RepoTags") or ())),
+        entrypoint=config.entrypoint or (),
+        repo_digests=tuple(sorted(inspected.repo_digests or ())),
+        repo_tags=tuple(sorted(inspected.repo_tags or ())),
     )
 
 
