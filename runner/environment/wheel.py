@@ -89,7 +89,10 @@ def unpack(wheel_path: Path, expected: Wheel, into: Path, interpreter: Interpret
             raise TamperedError(
                 f"{expected.wheel} was altered after it was built", str(error), _lock_another(expected)
             ) from None
-        except _MALFORMED as error:
+        except (*_MALFORMED, OSError) as error:
+            # An archive may point to a place before its start.
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise
             reason = str(error) or type(error).__name__
             raise UsageError(f"{expected.wheel} cannot be installed", reason, _lock_another(expected)) from error
 

@@ -18,7 +18,7 @@ import msgspec
 
 from runner.errors import TamperedError, UsageError
 from runner.state.digest import Digest, canonical, digest_bytes, digest_file
-from runner.state.paths import covers, is_below, listing_problem
+from runner.state.paths import covers, listing_problem
 from runner.state.plain import MALFORMED
 from runner.state.spec import CodeSeen, Sha256
 from runner.store.blobs import copy_out
@@ -148,9 +148,9 @@ def _describe(root: Path, path: str) -> CodeFile | None:
             return CodeFile(path, "link", digest_bytes(_link_target(root, path)))
         if stat.S_ISREG(mode):
             return CodeFile(path, "executable" if mode & 0o100 else "file", digest_file(full))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except PermissionError as error:
+    except OSError as error:
         raise UsageError(
             f"cannot read {path}", str(error), f"make it readable, or list {path} in .gitignore"
         ) from error
@@ -167,12 +167,6 @@ def _check_name(path: str) -> None:
             f"the file name {path!r} cannot be recorded",
             "it holds a newline or is not UTF-8",
             "rename it or ignore it",
-        )
-    if not is_below(path):
-        raise UsageError(
-            f"git names {path!r} as a file of the workspace",
-            "it lies outside",
-            "see `git ls-files`, and correct the index",
         )
 
 

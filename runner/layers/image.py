@@ -11,6 +11,7 @@ import contextlib
 import gzip
 import io
 import json
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -76,7 +77,7 @@ def observe(engine: Engine, store: Store, root: Path, reference: str, keep_entry
 def image_folder(root: Path, reference: str) -> Path | None:
     """The folder that a reference means, if it means one. Raises `UsageError` for one that holds nothing."""
     folder = root / reference
-    if folder.is_dir() and root in folder.resolve().parents:
+    if os.path.isdir(folder) and root in folder.resolve().parents:
         if _describes_image(folder):
             return folder
         if reference.startswith(_FOLDERS):

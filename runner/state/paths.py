@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from runner.errors import UsageError
 
 STDOUT = "stdout"
+_LONGEST, _LONGEST_NAME = 1000, 255
 
 
 def inside(path: str, what: str) -> str:
@@ -36,6 +37,8 @@ def _problem(path: str, pure: PurePosixPath) -> str | None:
         return "holds a control character"
     if not is_text(path):
         return "is not UTF-8"
+    if len(path) > _LONGEST or any(len(part.encode()) > _LONGEST_NAME for part in pure.parts):
+        return "is longer than file systems take"
     if ":" in path:
         return "holds a colon, which engines read as a separator"
     return None

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 from runner.errors import OutsideError
+from runner.state.paths import is_below
 from runner.state.spec import CodeSeen
 
 _OWN = ("state_specs/", ".replay/")
@@ -30,7 +31,7 @@ def files(folder: Path) -> list[str]:
     found = []
     for name in _list(folder, "--cached", "--others", "--exclude-standard"):
         path = folder / name
-        if not path.is_dir() or path.is_symlink():
+        if not os.path.isdir(path) or path.is_symlink():
             found.append(name)
         elif (path / ".git").exists():
             found += [f"{name.rstrip('/')}/{inner}" for inner in files(path)]
@@ -69,7 +70,7 @@ def _submodules(folder: Path) -> list[str]:
         return []
     listed = _ask(folder, "config", "--file", ".gitmodules", "--get-regexp", r"\.path$") or ""
     paths = [line.split(" ", 1)[1] for line in listed.splitlines() if " " in line]
-    return [path for path in paths if (folder / path / ".git").exists()]
+    return [path for path in paths if is_below(path) and os.path.exists(folder / path / ".git")]
 
 
 def _dirty(folder: Path) -> tuple[str, ...]:
@@ -81,7 +82,11 @@ def _dirty(folder: Path) -> tuple[str, ...]:
 
 def _list(folder: Path, *which: str) -> list[str]:
     listed = _run(folder, "ls-files", "-z", *which)
-    return sorted({name for name in listed.split("\0") if name})
+    names = sorted({name for name in listed.split("\0") if name})
+    outside = next((name for name in names if not is_below(name.removesuffix("/"))), None)
+    if outside:
+        raise OutsideError(f"git names {outside!r} as a file of {folder}", "it lies elsewhere", "correct git's index")
+    return names
 
 
 def _ask(folder: Path, *arguments: str) -> str | None:
