@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import queue
 import re
@@ -117,8 +116,8 @@ class Engine:
         with self._errors(f"pull {reference}"):
             pull = functools.partial(self._client.pull, stream=True, decode=True, platform=platform)
             for line in _not_stalled(lambda: pull(repository, tag or "latest"), f"pull {reference}"):
-                if "error" in line:
-                    raise OutsideError(f"cannot pull {reference}", str(line["error"]))
+                if error := engine_answers.error_in(line):
+                    raise OutsideError(f"cannot pull {reference}", error)
         found = self.image(reference)
         if found is None:
             raise OutsideError(f"cannot pull {reference}", "the engine does not show it after the pull")
@@ -145,8 +144,8 @@ class Engine:
     def load(self, archive: Iterable[bytes]) -> None:
         with self._errors("load an archived image"):
             for line in self._client.load_image(archive) or ():
-                if "error" in line:
-                    raise OutsideError("the engine refused an archived image", str(line["error"]))
+                if error := engine_answers.error_in(line):
+                    raise OutsideError("the engine refused an archived image", error)
 
     def import_tar(self, tar: Path, tag: str, changes: list[str]) -> EngineImage:
         """A one-layer image from a file system tar."""
@@ -156,8 +155,8 @@ class Engine:
                 str(tar), repository=repository, tag=name or "latest", changes=changes
             )
         for line in answer.splitlines():
-            if "error" in (parsed := json.loads(line)):
-                raise OutsideError(f"the engine refused {tar}", str(parsed["error"]))
+            if error := engine_answers.error_in(engine_answers.read_json(line)):
+                raise OutsideError(f"the engine refused {tar}", error)
         found = self.image(tag)
         if found is None:
             raise OutsideError(f"cannot import {tar}", "the engine does not show it afterwards")

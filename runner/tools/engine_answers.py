@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from runner.errors import OutsideError
+from runner.state.plain import MALFORMED
 from runner.state.spec import Sha256
 
 _Shape = TypeVar("_Shape")
@@ -43,13 +44,28 @@ class Listed(msgspec.Struct, frozen=True, rename="pascal"):
     labels: dict[str, str] | None = None
 
 
+def error_in(line: Any) -> str | None:
+    """What a line of progress says has failed."""
+    return str(line["error"]) if isinstance(line, dict) and "error" in line else None
+
+
 def read(answer: Any, shape: type[_Shape]) -> _Shape:
     """Raises `OutsideError`."""
     try:
         return msgspec.convert(answer, shape)
     except msgspec.ValidationError as error:
-        raise OutsideError(
-            "the engine's answer cannot be read",
-            str(error),
-            "is it an engine that serves Docker's API? `replay doctor`",
-        ) from None
+        raise _unreadable(error) from None
+
+
+def read_json(line: str) -> Any:
+    """Raises `OutsideError`."""
+    try:
+        return msgspec.json.decode(line)
+    except MALFORMED as error:
+        raise _unreadable(error) from None
+
+
+def _unreadable(error: Exception) -> OutsideError:
+    return OutsideError(
+        "the engine's answer cannot be read", str(error), "is it an engine that serves Docker's API? `replay doctor`"
+    )
