@@ -153,7 +153,8 @@ def _line(root: Path, file: Path, number: int, text: str) -> Line:
     if folder:
         return _folder_line(root, file, number, wanted, folder)
     if _EDITABLE.match(text):
-        raise UsageError(f"{_name(root, file)} line {number}: cannot read {text!r}", "an editable must name a folder")
+        shown = without_credentials(text)
+        raise UsageError(f"{_name(root, file)} line {number}: cannot read {shown!r}", "an editable must name a folder")
     return Line(text=text)
 
 
