@@ -56,7 +56,10 @@ def cache_dir(repo: Path) -> Path:
     """The cache that DVC uses in `repo`, the folder that holds `.dvc`; it need not exist."""
     named = load_config(repo).cache.get("dir")
     if named and is_url(named):
-        raise UsageError("DVC's cache is no folder of this machine", f"`cache.dir` in its configuration is {named}")
+        raise UsageError(
+            "DVC's cache is no folder of this machine",
+            f"`cache.dir` in its configuration is {without_credentials(named)}",
+        )
     return Path(named or repo.absolute() / ".dvc" / "cache")
 
 
@@ -144,7 +147,8 @@ def _quoted(value: str) -> str:
     for quote in ('"', "'", '"""', "'''"):
         if quote not in value and value.splitlines() in ([], [value]) and _unquoted(f"{quote}{value}{quote}") == value:
             return f"{quote}{value}{quote}"
-    raise UsageError("a value cannot be written for DVC", f"{value!r} has several lines or kinds of quotes")
+    # It may be a password.
+    raise UsageError("a remote's option cannot be written for DVC", "it has several lines or kinds of quotes")
 
 
 def _anchored(file: Path, value: str) -> str:
