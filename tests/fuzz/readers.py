@@ -173,7 +173,7 @@ def dvc_file(given: bytes, folder: Path) -> None:
             entries(path, found.pin, found.listing)
 
 
-@reader("dvc.yaml", "dvc.lock", "stage")
+@reader("dvc.yaml", "dvc.lock", "stage", "the command")
 def dvc_stage(given: bytes, folder: Path) -> None:
     pipeline, lock = _parts(given, 2)
     (folder / "dvc.yaml").write_bytes(pipeline)
@@ -184,7 +184,7 @@ def dvc_stage(given: bytes, folder: Path) -> None:
         assert all(isinstance(path, str) for path in (*job.data, *job.outputs))
 
 
-@reader("config", "a value cannot be written for DVC", "a remote's")
+@reader("config", "DVC's cache", "a remote's")
 def dvc_configuration(given: bytes, folder: Path) -> None:
     (folder / ".dvc").mkdir()
     (folder / ".dvc" / "config").write_bytes(given)
