@@ -499,7 +499,7 @@ def git_output(given: bytes, folder: Path) -> None:
     (folder / "w" / ".gitmodules").touch()
     (folder / "outside" / ".git").mkdir(parents=True)
 
-    def answer(where: Path, *_arguments: str) -> subprocess.CompletedProcess[bytes]:
+    def answer(where: Path, *_arguments: str, settings: object = None) -> subprocess.CompletedProcess[bytes]:
         assert folder / "w" in (where, *where.parents) and ".." not in where.parts, "git is asked outside"
         said = answers.pop(0) if len(answers) > 1 else answers[0]
         return subprocess.CompletedProcess((), 1 if said.startswith(b"!") else 0, said, said)

@@ -19,7 +19,7 @@ from tests.fuzz.readers import READERS, SEPARATOR, check, corpus
 
 LONGEST_S = 20
 FILES = [(name, file) for name in READERS for file in corpus(name)]
-quick = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 thorough = settings(quick, max_examples=600)
 
 
