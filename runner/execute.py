@@ -23,7 +23,7 @@ from runner.state.paths import STDOUT as STDOUT_NAME
 from runner.state.paths import covers
 from runner.state.record import Outcome, Output, OutputProblem
 from runner.state.spec import Image, State
-from runner.store.files import entries_below, give, remove_tree
+from runner.store.files import entries_below, give, is_within, remove_tree
 from runner.store.runs import Run
 from runner.store.store import Store
 from runner.tools.attached import Watch
@@ -256,7 +256,7 @@ def _mounted(prepared: Prepared) -> list[str]:
 
 def _mount_point(workspace: Path, path: str, source: Path) -> None:
     place = workspace / path
-    if not place.resolve().is_relative_to(workspace.resolve()):
+    if not is_within(workspace, place):
         raise UsageError(f"{path} cannot be mounted", "a link in the code leads out of the workspace there")
     if source.is_dir():
         place.mkdir(parents=True, exist_ok=True)

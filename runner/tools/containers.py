@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import queue
 import re
@@ -24,6 +23,7 @@ import msgspec
 
 from runner.errors import OutsideError
 from runner.state.spec import Image, ImageConfig
+from runner.tools import engine_answers
 from runner.tools.attached import TICK_S, Attached, Stopping, Watch
 from runner.tools.container_request import ContainerRequest, Ended, container_config, deadline_of, program_of
 from runner.tools.docker_context import context_host
@@ -81,7 +81,7 @@ class Engine:
 
     def version(self) -> dict[str, Any]:
         with self._errors("ask the engine for its version"):
-            return dict(self._client.version(api_version=False))
+            return engine_answers.read(self._client.version(api_version=False), dict[str, Any])
 
     # --- images
 
@@ -98,7 +98,7 @@ class Engine:
     def images(self) -> Iterator[EngineImage]:
         """Every image of the engine; one request each."""
         with self._errors("list the images"):
-            ids = [entry["Id"] for entry in self._client.images()]
+            ids = [entry.id for entry in engine_answers.read(self._client.images(), list[engine_answers.Listed])]
         for image_id in ids:
             found = self.image(image_id)
             if found:
@@ -112,8 +112,8 @@ class Engine:
         with self._errors(f"pull {reference}"):
             pull = functools.partial(self._client.pull, stream=True, decode=True, platform=platform)
             for line in _not_stalled(lambda: pull(repository, tag or "latest"), f"pull {reference}"):
-                if "error" in line:
-                    raise OutsideError(f"cannot pull {reference}", str(line["error"]))
+                if error := engine_answers.error_in(line):
+                    raise OutsideError(f"cannot pull {reference}", error)
         found = self.image(reference)
         if found is None:
             raise OutsideError(f"cannot pull {reference}", "the engine does not show it after the pull")
@@ -140,8 +140,8 @@ class Engine:
     def load(self, archive: Iterable[bytes]) -> None:
         with self._errors("load an archived image"):
             for line in self._client.load_image(archive) or ():
-                if "error" in line:
-                    raise OutsideError("the engine refused an archived image", str(line["error"]))
+                if error := engine_answers.error_in(line):
+                    raise OutsideError("the engine refused an archived image", error)
 
     def import_tar(self, tar: Path, tag: str, changes: list[str]) -> EngineImage:
         """A one-layer image from a file system tar."""
@@ -151,8 +151,8 @@ class Engine:
                 str(tar), repository=repository, tag=name or "latest", changes=changes
             )
         for line in answer.splitlines():
-            if "error" in (parsed := json.loads(line)):
-                raise OutsideError(f"the engine refused {tar}", str(parsed["error"]))
+            if error := engine_answers.error_in(engine_answers.read_json(line)):
+                raise OutsideError(f"the engine refused {tar}", error)
         found = self.image(tag)
         if found is None:
             raise OutsideError(f"cannot import {tar}", "the engine does not show it afterwards")
@@ -247,7 +247,8 @@ class Engine:
         """Containers left by commands on that store: container id to run-id."""
         with self._errors("list the containers"):
             listed = self._client.containers(all=True, filters={"label": f"{LABEL_STORE}={store_id}"})
-        return {entry["Id"]: entry["Labels"].get(LABEL_RUN, "") for entry in listed}
+        found = engine_answers.read(listed, list[engine_answers.Listed])
+        return {entry.id: (entry.labels or {}).get(LABEL_RUN, "") for entry in found}
 
     def remove(self, container: str) -> None:
         """Kill and remove; a container that is gone already, or an engine that is, is no error."""
@@ -373,23 +374,23 @@ def _no_engine(host: str, error: Exception) -> OutsideError:
     return OutsideError(f"no container engine answers at {host}", str(error), _START_ENGINE)
 
 
-def _engine_image(inspected: dict[str, Any]) -> EngineImage:
-    config = inspected.get("Config") or {}
-    variant = f"/{inspected['Variant']}" if inspected.get("Variant") else ""
+def _engine_image(answer: Any) -> EngineImage:
+    inspected = engine_answers.read(answer, engine_answers.Inspected)
+    config = inspected.config or engine_answers.Config()
     return EngineImage(
-        id=inspected["Id"],
+        id=inspected.id,
         identity=Image(
-            platform=f"{inspected['Os']}/{inspected['Architecture']}{variant}",
-            diff_ids=tuple(inspected.get("RootFS", {}).get("Layers") or ()),
+            platform="/".join(filter(None, (inspected.os, inspected.architecture, inspected.variant))),
+            diff_ids=(inspected.root_fs and inspected.root_fs.layers) or (),
             config=ImageConfig(
-                env=dict(entry.partition("=")[::2] for entry in config.get("Env") or ()),
-                user=config.get("User") or None,
-                workdir=config.get("WorkingDir") or None,
+                env=dict(entry.partition("=")[::2] for entry in config.env or ()),
+                user=config.user or None,
+                workdir=config.working_dir or None,
             ),
         ),
-        entrypoint=tuple(config.get("Entrypoint") or ()),
-        repo_digests=tuple(sorted(inspected.get("RepoDigests") or ())),
-        repo_tags=tuple(sorted(inspected.get("RepoTags") or ())),
+        entrypoint=config.entrypoint or (),
+        repo_digests=tuple(sorted(inspected.repo_digests or ())),
+        repo_tags=tuple(sorted(inspected.repo_tags or ())),
     )
 
 
