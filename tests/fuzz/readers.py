@@ -430,7 +430,7 @@ def _everything(folder: Path) -> list[tuple[str, int]]:
 
 def _archive(store: Any, content: bytes) -> None:
     identity = Image(platform="linux/amd64", diff_ids=())
-    image._archive_path(store, identity).write_bytes(content)
+    image.archive_path(store, identity).write_bytes(content)
     found = image.archive_of(store, identity)
     assert found is None or all(len(blob) == 71 for blob in (found.config, *found.layers))
     assert all(len(blob) == 71 for blob in image.archived_blobs(store, identity))
