@@ -183,13 +183,14 @@ def sweep(session: Session) -> None:
     """Remove containers, workspaces and temporary files that a killed command left on this store. Call it before
     anything is added."""
     store = session.workspace.store
+    containers = session.engine.containers_of(store.id)
     with store.sweeping() as is_alone:
+        for container, run_id in containers.items():
+            if not (is_locked(store.runs / run_id / "lock") if run_id else not is_alone):
+                session.engine.remove(container)
         for left in (*store.tmp.iterdir(), *_entries(store.cache / "tmp")) if is_alone else ():
             if not left.name.startswith(SET_APART):
                 remove_tree(left)
-    for container, run_id in session.engine.containers_of(store.id).items():
-        if not is_locked(store.runs / run_id / "lock"):
-            session.engine.remove(container)
     for folder in store.scratch.iterdir():
         if not is_locked(store.runs / folder.name / "lock"):
             session.workspace.run(folder.name).settle()

@@ -22,11 +22,14 @@ _SHOWN = 20
 def rm(parts: list[str], store: Path | None, as_json: bool) -> int:
     workspace = open_workspace(Path.cwd(), store)
     runs = [workspace.find_run(part) for part in parts]
-    running = [run.id for run in runs if run.status() is RunStatus.RUNNING]
-    if running:
-        raise UsageError(f"{running[0]} is still running", next="end it first")
-    for run in runs:
-        run.forget()
+    with workspace.store.adding():  # `gc` must not see a run half forgotten
+        for run in runs:
+            if run.status() is RunStatus.RUNNING:
+                raise UsageError(f"{run.id} is still running", next="end it first")
+            if run.is_being_replayed():
+                raise UsageError(f"{run.id} is being replayed", next="try again when that is done")
+        for run in runs:
+            run.forget()
     if as_json:
         print_json({"removed": [run.id for run in runs]})
     else:

@@ -76,12 +76,13 @@ def replay(part: str, *, times: int | None, dry_run: bool, quiet: bool, store: P
     workspace = open_workspace(Path.cwd(), store)
     run = workspace.find_run(part)
     try:
-        original = original_of(run)
-        with session(workspace, quiet=quiet) as here:
-            if dry_run:
-                return _print_plan(make_plan(here, original.spec), original, as_json)
-            done = replay_runs(here, original, times)
-            result = overall(here, original, done)
+        with run.being_replayed():
+            original = original_of(run)
+            with session(workspace, quiet=quiet) as here:
+                if dry_run:
+                    return _print_plan(make_plan(here, original.spec), original, as_json)
+                done = replay_runs(here, original, times)
+                result = overall(here, original, done)
     except (UnrebuildableError, RefusedError, TamperedError) as error:
         return _print_no_outputs(run.id, error, as_json)
     if as_json:
@@ -107,7 +108,8 @@ def session(workspace: Workspace, *, quiet: bool) -> Iterator[Session]:
     progress = Progress(quiet)
     try:
         with listening() as interrupts:
-            yield Session(workspace, connect(progress.say), interrupts, progress.say, None if quiet else progress.echo)
+            engine = connect(progress.say, workspace.store.id)
+            yield Session(workspace, engine, interrupts, progress.say, None if quiet else progress.echo)
     finally:
         progress.close()
 

@@ -184,6 +184,20 @@ class FileLock:
         self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(self._fd, fcntl.LOCK_SH)
 
+    def is_folder_held(self) -> bool:
+        """Whether a living process holds the folder; one that is not there is held by none."""
+        try:
+            folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(folder)
+        return False
+
     def is_in_place(self) -> bool:
         """Whether what is locked still has its name."""
         try:
@@ -208,10 +222,10 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock at `path`."""
+    """Whether a living process holds the lock at `path` alone. Any number may ask at once."""
     if not path.exists():
         return False
     lock = FileLock(path)
-    free = lock.acquire(wait=False)
+    free = lock.acquire(shared=True, wait=False)
     lock.release()
     return not free

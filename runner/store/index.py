@@ -52,9 +52,12 @@ def rows(file: Path, run_ids: Iterable[str], open_run: Callable[[str], Run]) -> 
     for run_id in wanted:
         row = known.get(run_id)
         if row is None:
-            row = describe(open_run(run_id))
+            run = open_run(run_id)
+            row = describe(run)
             if row.outcome in ("ok", "failed"):
                 fresh.append(row)
+            elif run.is_gone():
+                continue
         found.append(row)
     gone = known.keys() - set(wanted)
     if fresh or gone:

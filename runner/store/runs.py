@@ -7,10 +7,13 @@ found when the store has never seen the run.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
@@ -111,6 +114,20 @@ class Run:
         self._held.append(lock)
         return lock.is_in_place()
 
+    @contextmanager
+    def being_replayed(self) -> Iterator[None]:
+        """While this is held, the run is not forgotten, and so all that it needs is kept."""
+        lock = FileLock(self.folder)
+        with contextlib.suppress(FileNotFoundError):
+            lock.acquire_folder()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def is_being_replayed(self) -> bool:
+        return FileLock(self.folder).is_folder_held()
+
     def write_sums(self, known: Sums) -> None:
         """Of the files in the folder as they are now, and of those that are `known` already."""
         names = {entry.name for entry in self.folder.iterdir() if entry.is_file() and entry.name[0] != "."}
@@ -138,9 +155,19 @@ class Run:
     # --- reading
 
     def status(self) -> RunStatus:
-        if self._find("record.json", f"{self.id}.record.json"):
+        if self._has_record():
             return RunStatus.FINISHED
-        return RunStatus.RUNNING if is_locked(self.folder / "lock") else RunStatus.INTERRUPTED
+        if is_locked(self.folder / "lock"):
+            return RunStatus.RUNNING
+        # It may have been finished, and its lock let go of, since it was asked for.
+        return RunStatus.FINISHED if self._has_record() else RunStatus.INTERRUPTED
+
+    def _has_record(self) -> bool:
+        return self._find("record.json", f"{self.id}.record.json") is not None
+
+    def is_gone(self) -> bool:
+        """Whether somebody removed it meanwhile."""
+        return not self.folder.exists() and not self.has_spec()
 
     def has_spec(self) -> bool:
         """Whether a spec was written before the run was cut off, if it was."""
@@ -157,8 +184,9 @@ class Run:
         path = self._find("record.json", f"{self.id}.record.json")
         if path is None:
             return None
-        self._refuse_changed("record.json", path)
-        return load_record(path.read_bytes(), str(path))
+        with self._unless_removed():
+            self._refuse_changed("record.json", path)
+            return load_record(path.read_bytes(), str(path))
 
     def spec_and_record(self) -> tuple[StateSpec, Record | None]:
         """Both, each checked against the other. Raises `TamperedError` when they do not belong together."""
@@ -178,9 +206,17 @@ class Run:
         path = self._spec_file or self._find("spec.yaml", f"{self.id}.yaml")
         if path is None:
             raise UsageError(f"run {self.id} has no spec", "it was cut off before one was written")
-        self._refuse_changed("spec.yaml", path)
-        spec, data = read_spec(path)
+        with self._unless_removed():
+            self._refuse_changed("spec.yaml", path)
+            spec, data = read_spec(path)
         return spec, data, path
+
+    @contextmanager
+    def _unless_removed(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise UsageError(f"{self.id} was removed meanwhile", "another command forgot it") from error
 
     def _refuse_changed(self, in_store: str, path: Path) -> None:
         """Nobody changes a spec or record, so the reviewed file and the store's must be the same, and as summed. Asked

@@ -116,8 +116,10 @@ class Store:
         """The key of secret fingerprints: made at first use, readable by the owner only, never shared."""
         path = self.folder / "key"
         if not path.exists():
-            secret = secrets.token_bytes(_KEY_LENGTH)
-            write_atomic(path, secret + _check_of(secret), mode=0o600)
+            with locked(self.folder / "store.json"):
+                if not path.exists():
+                    secret = secrets.token_bytes(_KEY_LENGTH)
+                    write_atomic(path, secret + _check_of(secret), mode=0o600, through=self.tmp)
         key = FingerprintKey(path.read_bytes())
         if not key.whole:
             raise TamperedError(
@@ -194,15 +196,18 @@ def _create(folder: Path, marker: Path) -> None:
         # What a job writes keeps the modes that it gave it: no other user may come by a set-uid file.
         (folder / "scratch").chmod(0o700)
         (folder / ".gitignore").write_text(GITIGNORE)
+        # Of several first commands, one gives the store its identity.
+        with locked(folder / "turnstile.lock"):
+            if not marker.is_file():
+                write_info(marker)
     except OSError as error:
         raise disk_error(error, f"make a store at {folder}") from error
-    write_info(marker)
 
 
 def write_info(marker: Path) -> None:
     """Give the store an identity: it tells its containers from those of others, and nothing else rests on it."""
     info = StoreInfo(format=STORE_FORMAT, id=_with_check(secrets.token_hex(_ID_LENGTH // 2)))
-    write_atomic(marker, msgspec.json.encode(info))
+    write_atomic(marker, msgspec.json.encode(info), through=marker.parent / "tmp")
 
 
 def _with_check(start: str) -> str:

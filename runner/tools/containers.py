@@ -68,12 +68,16 @@ class OutputSink(Protocol):
 class Engine:
     """One container engine. Methods raise `OutsideError` when the engine cannot be reached or fails.
 
-    `say` is told when files must be sent to an engine that does not see this machine's.
+    `say` is told when files must be sent to an engine that does not see this machine's. Whatever runs is labelled
+    with the store that it is for, so that what a killed command left is found.
     """
 
-    def __init__(self, client: APIClient, where: str, say: Callable[[str], None] = lambda _text: None) -> None:
+    def __init__(
+        self, client: APIClient, where: str, say: Callable[[str], None] = lambda _text: None, store_id: str = ""
+    ) -> None:
         self._client = client
         self._say = say
+        self._labels = {LABEL_STORE: store_id} if store_id else {}
         self._sees_files: bool | None = True if where.startswith(("unix:", "npipe:")) else None
         self.where = where
 
@@ -187,6 +191,7 @@ class Engine:
         A signal or `watch` ends it: TERM, then KILL after 10 s, or at once at the second signal. An engine
         that does not see this machine's files gets copies, and what the container wrote is brought back.
         """
+        request = msgspec.structs.replace(request, labels=self._labels | request.labels)
         with interrupts.held():
             if self._sees(request):
                 try:
@@ -244,7 +249,8 @@ class Engine:
         return msgspec.structs.replace(ended, stopped=ended.stopped or stopped)
 
     def containers_of(self, store_id: str) -> dict[str, str]:
-        """Containers left by commands on that store: container id to run-id."""
+        """Containers of commands on that store: container id to run-id, which is empty where none belongs to it, as
+        for probing and locking."""
         with self._errors("list the containers"):
             listed = self._client.containers(all=True, filters={"label": f"{LABEL_STORE}={store_id}"})
         found = engine_answers.read(listed, list[engine_answers.Listed])
@@ -352,7 +358,7 @@ class Engine:
             ) from error
 
 
-def connect(say: Callable[[str], None] = lambda _text: None) -> Engine:
+def connect(say: Callable[[str], None] = lambda _text: None, store_id: str = "") -> Engine:
     """The engine that the docker client would use: DOCKER_HOST, DOCKER_CONTEXT, the current context, the
     default socket. Raises `OutsideError` when none answers."""
     host = os.environ.get("DOCKER_HOST") or context_host() or "unix:///var/run/docker.sock"
@@ -367,7 +373,7 @@ def connect(say: Callable[[str], None] = lambda _text: None) -> Engine:
             client = client_of(host)
     except (DockerException, OSError) as error:
         raise _no_engine(host, error) from error
-    return Engine(client, host, say)
+    return Engine(client, host, say, store_id)
 
 
 def _no_engine(host: str, error: Exception) -> OutsideError:

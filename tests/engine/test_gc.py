@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -98,6 +99,24 @@ def test_gc_while_a_job_runs(recorded: Recorded) -> None:
     recorded.write("replay.yaml", "")
     recorded.forget_caches()
     assert recorded.replayed(run_id, HOW="go-on")["verdict"] == "identical", out
+
+
+def test_what_is_being_replayed_is_not_forgotten(recorded: Recorded) -> None:
+    """Its outputs are yet to be compared; forgotten and collected meanwhile, it would be called tampered with."""
+    wait = 'while [ "$HOW" = wait-for-stop ] && [ ! -e stop ]; do sleep 0.1; done'
+    image = recorded.spec("steady")["observed"]["image"]["reference"]
+    command = f"cat /proc/sys/kernel/random/uuid >r.txt; {wait}"
+    slow = {"command": command, "secrets": {"HOW": "env:HOW"}, "limits": {"time": 60}, "outputs": ["r.txt"]}
+    recorded.jobs(slow=slow | {"image": image, "python": None})
+    run_id = recorded.run("slow", HOW="go-on")["run_id"]
+    replaying = recorded.start("replay", run_id, "--times", "1", "--json", HOW="wait-for-stop")
+    work = wait_for(recorded, "scratch/*/work/r.txt")
+    assert "being replayed" in recorded.error("rm", run_id, code=2)["what"]
+    collect(recorded)
+    (work.parent / "stop").touch()
+    out, err = replaying.communicate(timeout=60)
+    assert (replaying.returncode, json.loads(out)["verdict"]) == (1, "diverged"), err
+    assert recorded.replay("rm", run_id).code == 0
 
 
 def wait_for(recorded: Recorded, pattern: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from runner.store.files import FileLock
-from tests.conftest import Workspace, connect, until
+from tests.conftest import Index, Workspace, connect, until
 
 pytestmark = pytest.mark.engine
 
@@ -146,6 +147,33 @@ def test_what_a_killed_command_left_is_swept(here: Workspace) -> None:
     running.send_signal(signal.SIGINT)
     running.communicate(timeout=30)
     assert running.returncode == 130
+
+
+def test_a_container_that_belongs_to_no_run_is_swept_too(
+    here: Workspace, python_workspace: Workspace, index: Index
+) -> None:
+    """Killed while it locks: pip's container goes on, until a command comes that is alone on the store."""
+    go_on = threading.Event()
+    index.fault = lambda _handler: not go_on.wait(120)
+    here.write("requirements.in", "alpha\n")
+    jobs = json.loads((here.root / "replay.yaml").read_text())["jobs"]
+    image = python_workspace.image  # type: ignore[attr-defined]
+    here.jobs(locks={"command": ["true"], "image": image, "dependencies": "requirements.in"}, **jobs)
+    pip = {"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": index.url, "PIP_FIND_LINKS": "", "PIP_RETRIES": "0"}
+    running = here.start("run", "waits")
+    until_ready(running)
+    killed = here.start("run", "locks", **pip)
+    until(lambda: index.requests, "pip to ask the index")
+    here.run("ok")
+    assert len(here.containers()) == 2, "those of living commands are left alone"
+    killed.kill()
+    killed.communicate()
+    here.run("ok")
+    assert len(here.containers()) == 1
+    assert list((here.store / "tmp").iterdir()) == []
+    go_on.set()
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=30)
 
 
 def test_a_signal_before_the_job_starts_is_told_in_one_object(here: Workspace) -> None:

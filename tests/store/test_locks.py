@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -124,3 +126,56 @@ def test_the_fingerprint_key_is_private_and_stays(store: Store) -> None:
     key = store.fingerprint_key()
     assert key == store.fingerprint_key() and len(key) == 32
     assert (store.folder / "key").stat().st_mode & 0o077 == 0
+
+
+def test_two_that_ask_for_a_lock_do_not_see_each_other(tmp_path: Path) -> None:
+    """Or a run that was killed would be shown as running while another command looks at it."""
+    place = tmp_path / "lock"
+    place.touch()
+    asking = FileLock(place)
+    assert asking.acquire(shared=True)
+    assert not is_locked(place)
+    asking.release()
+
+
+def test_a_tree_that_is_being_removed_may_be_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sweeps comes upon a folder that its own process is still emptying: one of the two removes it."""
+    tree, begun, go_on = tmp_path / "tree", threading.Event(), threading.Event()
+    (tree / "a" / "b").mkdir(parents=True)
+    (tree / "a" / "file").touch()
+    unlink = os.unlink
+
+    def slow(name: str, **rest: int) -> None:
+        begun.set()
+        go_on.wait(30)
+        unlink(name, **rest)
+
+    monkeypatch.setattr(os, "unlink", slow)
+    with ThreadPoolExecutor(1) as pool:
+        removing = pool.submit(remove_tree, tree)
+        assert begun.wait(30)
+        (claimed,) = tmp_path.iterdir()
+        monkeypatch.setattr(os, "unlink", unlink)
+        remove_tree(claimed)
+        assert claimed.exists(), "it is left to the first"
+        go_on.set()
+        removing.result()
+    assert not list(tmp_path.iterdir())
+    (tmp_path / ".tree.x.gone" / "a").mkdir(parents=True)
+    remove_tree(tmp_path / ".tree.x.gone")
+    assert not list(tmp_path.iterdir()), "what a killed process had begun to remove"
+
+
+def test_several_first_commands_make_one_store(tmp_path: Path) -> None:
+    """Or containers would be labelled for a store that is no more, and fingerprints made with a key that is lost."""
+    for turn in range(20):
+        start = threading.Barrier(4)
+
+        def first(folder: Path, start: threading.Barrier = start) -> tuple[str, bytes]:
+            start.wait(30)
+            made = open_store(folder, create=True)
+            start.wait(30)
+            return made.id, made.fingerprint_key()
+
+        with ThreadPoolExecutor(4) as pool:
+            assert len(set(pool.map(first, [tmp_path / f"{turn}"] * 4))) == 1

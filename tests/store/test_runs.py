@@ -225,3 +225,40 @@ def folder_opened(folder: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def test_a_run_that_is_removed_while_it_is_looked_at(store: Store, tmp_path: Path) -> None:
+    """It is told or left out; nothing else is made of it."""
+    run = finished(store, tmp_path / "specs")
+    found = run._find
+
+    def removed_meanwhile(in_store: str, in_specs: str) -> Path | None:
+        path = found(in_store, in_specs)
+        finished_run.forget()
+        return path
+
+    finished_run = Run(store, run.id, tmp_path / "specs")
+    run._find = removed_meanwhile  # type: ignore[method-assign]
+    with pytest.raises(UsageError, match="was removed meanwhile"):
+        run.spec_and_record()
+    with pytest.raises(UsageError, match="has no spec"):
+        run.spec()
+    assert rows(store.folder / "index.sqlite", [run.id], lambda name: Run(store, name, None)) == []
+
+
+def test_a_run_that_is_finished_while_it_is_looked_at_was_not_interrupted(store: Store) -> None:
+    run = Run(store, "j-1", None)
+    run.begin()
+    spec = run.write_spec(spec_of("j-1"))
+    looking = Run(store, "j-1", None)
+    find = looking._find
+
+    def finished_meanwhile(in_store: str, in_specs: str) -> Path | None:
+        path = find(in_store, in_specs)
+        if not (run.folder / "record.json").exists():
+            run.write_record(record_of("j-1", spec))
+            run.end()
+        return path
+
+    looking._find = finished_meanwhile  # type: ignore[method-assign]
+    assert looking.status() is RunStatus.FINISHED
