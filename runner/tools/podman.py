@@ -22,8 +22,8 @@ def is_podman(version: dict[str, Any]) -> bool:
 
 
 def is_rootless(info: dict[str, Any]) -> bool:
-    """By the engine's answer to `/info`, which rootless docker gives too."""
-    return "name=rootless" in (info.get("SecurityOptions") or ())
+    """By the engine's answer to `/info`; docker and later podman say it among the security options."""
+    return bool(info.get("Rootless")) or "name=rootless" in (info.get("SecurityOptions") or ())
 
 
 def ignores_limits(info: dict[str, Any]) -> bool:
