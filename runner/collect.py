@@ -15,7 +15,7 @@ import msgspec
 from runner.environment.farm import read_recipe
 from runner.environment.tree import tree_folder
 from runner.layers import code, data, image
-from runner.layers.dependencies import Lock
+from runner.layers.dependencies import read_lock
 from runner.state.digest import Digest, hex_of
 from runner.state.record import Record
 from runner.state.spec import State, StateSpec, Wheel
@@ -98,7 +98,7 @@ def _unused_locks(store: Store, needed: set[Digest]) -> Iterator[Path]:
     """A lock goes when one of its wheels does: it would be made anew anyway."""
     for path in sorted(store.locks.glob("*.json")):
         try:
-            lock = msgspec.json.decode(path.read_bytes(), type=Lock)
+            lock = read_lock(path.read_bytes())
         except msgspec.DecodeError:
             yield path
             continue
@@ -109,7 +109,7 @@ def _unused_locks(store: Store, needed: set[Digest]) -> Iterator[Path]:
 def _unused_images(store: Store, needed: set[Digest]) -> Iterator[Path]:
     for path in sorted(store.images.glob("*.json")):
         try:
-            archive = msgspec.json.decode(path.read_bytes(), type=image.Archive)
+            archive = image.read_archive(path.read_bytes())
         except msgspec.DecodeError:
             yield path
             continue

@@ -178,6 +178,8 @@ def rebuild(
     _restore_code(store, state, workspace)
     params.restore(store, state.params, workspace)
     environment = _restore_environment(engine, store, state, image_id, workspace, interrupts, say)
+    while environment and not run.hold(environment.folder):  # dropped by another command since it was made
+        environment = _restore_environment(engine, store, state, image_id, workspace, interrupts, say)
     views = _restore_views(store, root, made, say)
     mounts = [Mount(place, f"{WORKSPACE}/{inside(path, 'data')}") for path, place in views.items()]
     if environment:

@@ -104,8 +104,8 @@ def replay_once(session: Session, original: Original) -> Replayed:
     """Rebuild the state, run it, compare its outputs with the original's, and record all that."""
     store = session.workspace.store
     secrets = _secrets(session, original.spec)
+    sweep(session)
     with store.adding():
-        sweep(session)
         spec = _spec_of_replay(session, original.spec)
         run = session.workspace.run(spec.run.id)
         run.begin()

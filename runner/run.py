@@ -10,6 +10,7 @@ import contextlib
 import datetime
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import msgspec
 
@@ -23,6 +24,7 @@ from runner.state.record import Record, ReplayResult
 from runner.state.spec import StateSpec
 from runner.store.files import is_locked, remove_tree
 from runner.store.runs import Run
+from runner.store.store import SET_APART
 from runner.tools.containers import Engine
 from runner.tools.interrupts import Interrupts
 from runner.workspace import Workspace
@@ -46,8 +48,8 @@ def record_run(session: Session, name: str, job: Job, *, relock: bool = False) -
     from runner.capture import capture
 
     store = session.workspace.store
+    sweep(session)
     with store.adding():
-        sweep(session)
         captured = capture(
             session.workspace,
             session.engine,
@@ -106,7 +108,9 @@ def run_rebuilt(
             session.interrupts,
             session.echo,
         )
-    refuse_damaged(session, rebuilt, checking.result())
+    if damaged := checking.result():
+        with store.adding():
+            refuse_damaged(session, rebuilt, damaged)
     return finished
 
 
@@ -176,14 +180,24 @@ def ending(run: Run) -> Iterator[None]:
 
 
 def sweep(session: Session) -> None:
-    """Remove containers, workspaces and temporary files that a killed command left on this store."""
+    """Remove containers, workspaces and temporary files that a killed command left on this store. Call it before
+    anything is added."""
     store = session.workspace.store
+    with store.sweeping() as is_alone:
+        for left in (*store.tmp.iterdir(), *_entries(store.cache / "tmp")) if is_alone else ():
+            if not left.name.startswith(SET_APART):
+                remove_tree(left)
     for container, run_id in session.engine.containers_of(store.id).items():
         if not is_locked(store.runs / run_id / "lock"):
             session.engine.remove(container)
     for folder in store.scratch.iterdir():
         if not is_locked(store.runs / folder.name / "lock"):
+            session.workspace.run(folder.name).settle()
             remove_tree(folder)
+
+
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def refuse_if_interrupted(session: Session) -> None:

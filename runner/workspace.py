@@ -9,7 +9,7 @@ import msgspec
 from runner.errors import UsageError
 from runner.state.job import Job, Workfile
 from runner.store.runs import SPECS, Run, is_run_id, read_spec, resolve_run_id, run_ids
-from runner.store.store import STORE_NAME, Store, find_store, open_store
+from runner.store.store import STORE_NAME, Store, find_store, open_damaged, open_store
 
 WORKFILE = "replay.yaml"
 
@@ -63,6 +63,13 @@ class Workspace(msgspec.Struct, frozen=True):
 
     def run_ids(self) -> list[str]:
         return run_ids(self.store, self.specs)
+
+
+def open_damaged_workspace(start: Path, store: Path | None) -> Workspace:
+    """As `open_workspace`, but a store whose `store.json` is lost will do."""
+    start = start.absolute()
+    root = next((folder for folder in (start, *start.parents) if (folder / WORKFILE).is_file()), start)
+    return Workspace(root, open_damaged(store.absolute() if store else find_store(root)))
 
 
 def open_workspace(start: Path, store: Path | None, *, create: bool = False) -> Workspace:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-NAMES = frozenset("run replay diff ls show logs outputs rm gc init doctor".split())
+NAMES = frozenset("run replay diff ls show logs outputs rm gc fsck init doctor".split())
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 StoreOption = Annotated[
@@ -27,7 +27,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No messages and no o
 def register(app: typer.Typer) -> None:
     """Put every command on the app, in the order in which the help lists them."""
     app.callback(invoke_without_command=True)(_top)
-    for command in (run, replay, diff, ls, show, logs, outputs, rm, gc, init, doctor):
+    for command in (run, replay, diff, ls, show, logs, outputs, rm, gc, fsck, init, doctor):
         app.command()(command)
 
 
@@ -208,6 +208,21 @@ def gc(
     from runner.cli import keeping
 
     return keeping.gc(dry_run, store, as_json)
+
+
+def fsck(
+    repair: Annotated[bool, typer.Option("--repair", help="Get again what can be had again.")] = False,
+    store: StoreOption = None,
+    as_json: Json = False,
+) -> int:
+    """Check every file of the store; say what rests on a damaged one.
+
+    Exits 0 when the store is whole, or was made whole, 5 when something damaged or missing remains, 7 when something
+    cannot be read.
+    """
+    from runner.cli import keeping
+
+    return keeping.fsck(repair, store, as_json)
 
 
 def init(

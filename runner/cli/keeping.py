@@ -1,4 +1,4 @@
-"""The commands that keep house: `rm`, `gc`, `init`, `doctor`."""
+"""The commands that keep house: `rm`, `gc`, `fsck`, `init`, `doctor`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from pathlib import Path
 import typer
 
 from runner import collect, doctor, scaffold
-from runner.cli.output import print_json, table
+from runner.cli.output import Progress, print_json, safe, table
 from runner.environment import locks
 from runner.errors import Exit, OutsideError, UsageError
+from runner.state.health import Finding, Health
 from runner.store.files import write_atomic
 from runner.store.runs import RunStatus
 from runner.tools.containers import connect
-from runner.workspace import WORKFILE, open_workspace
+from runner.workspace import WORKFILE, open_damaged_workspace, open_workspace
+
+_SHOWN = 20
 
 
 def rm(parts: list[str], store: Path | None, as_json: bool) -> int:
@@ -67,6 +70,46 @@ def _layers(store_id: str, *, remove: bool) -> dict[str, int]:
         for image_id in layers:
             engine.remove_image(image_id)
     return layers
+
+
+def fsck(repair: bool, store: Path | None, as_json: bool) -> int:
+    from runner.fsck.check import check
+
+    progress = Progress()
+    try:
+        health = check(open_damaged_workspace(Path.cwd(), store), progress.say, repair=repair)
+    finally:
+        progress.close()
+    if as_json:
+        print_json(health)
+    else:
+        typer.echo(_health_text(health, repair), nl=False)
+    if any(finding.problem == "unreadable" and finding.counts for finding in health.findings):
+        return Exit.OUTSIDE
+    return Exit.OK if health.whole else Exit.TAMPERED
+
+
+def _health_text(health: Health, repair: bool) -> str:
+    text = "".join(map(_finding_text, health.findings))
+    text += "".join(f"not checked  {safe(one)}\n" for one in health.unchecked)
+    open_ones = sum(finding.counts for finding in health.findings)
+    said = "whole" if health.whole else f"{open_ones} file{'s' * (open_ones != 1)} damaged or missing"
+    text += f"{said}: looked at {health.files} files, {health.bytes / 1e6:.1f} MB, in {safe(health.store)}\n"
+    if health.unneeded:
+        text += f"{health.unneeded} blobs are needed by no run: `replay gc` removes them\n"
+    return text + ("" if health.whole or repair else "`replay fsck --repair` gets again what can be had again\n")
+
+
+def _finding_text(finding: Finding) -> str:
+    lines = [f"{finding.problem:<10} {safe(finding.path)}" + (f": {safe(finding.detail)}" if finding.detail else "")]
+    needs = [f"{need.through}, of {need.run_id or need.lock}" for need in finding.needed_by]
+    lines += [f"  needed as  {safe(need)}" for need in needs[:_SHOWN]]
+    lines += [f"  and by {len(needs) - _SHOWN} more"] if len(needs) > _SHOWN else []
+    if finding.repair:
+        lines.append(f"  {finding.mended:<9}  {safe(finding.repair)}")
+    if finding.hint and finding.mended != "repaired":
+        lines.append(f"  helps      {safe(finding.hint)}")
+    return "\n".join(lines) + "\n"
 
 
 def init(force: bool, as_json: bool) -> int:

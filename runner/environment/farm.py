@@ -6,10 +6,11 @@ An environment is `<cache>/environments/<key>`, its key the digest of all that i
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -30,6 +31,9 @@ from runner.state.spec import Value, Wheel
 
 RECIPE = "recipe"
 """Beside an environment's files: what it was made of, so that `gc` can tell whether anybody needs it."""
+
+MOST_KEPT = 12
+"""Environments that stay beside each other. One that a run holds (`flock` of its folder, shared) stays in any case."""
 
 _CANNOT_LINK = {errno.EMLINK, errno.EXDEV, errno.EPERM, errno.ENOTSUP}
 _CHUNK = 1 << 20
@@ -85,7 +89,9 @@ def build_environment(
     recipe = Recipe(interpreter, tuple(sorted(wheels, key=lambda wheel: wheel.name)), system_packages, project)
     place = cache / "environments" / hex_of(digest_value(recipe))
     try:
-        return _finished(place) or _build(cache, recipe, place, find_wheel, compile_trees)
+        made = _finished(place) or _build(cache, recipe, place, find_wheel, compile_trees)
+        _mark_used(place)
+        return made
     except OSError as error:
         raise OutsideError(
             "the environment could not be made", str(error), f"check space and permissions of {cache}"
@@ -116,7 +122,30 @@ def _build_once(cache: Path, recipe: Recipe, place: Path, find_wheel: FindWheel,
             new = stage / place.name
             tree = _assemble(new, recipe, trees)
             seal.publish(new, place)
+        _drop_long_unused(cache, place)
         return Environment(place / ROOT, tree, made=True)
+
+
+def _mark_used(place: Path) -> None:
+    with suppress(OSError):  # a store that cannot be written to is never tidied either
+        os.utime(place / RECIPE)
+
+
+def _drop_long_unused(cache: Path, new: Path) -> None:
+    """An environment costs its folders and lists, some 12 MB for fifty packages, and comes back from its trees in less
+    than a second: beyond the last dozen, those that no run holds go."""
+    others = [folder for folder in (cache / "environments").iterdir() if folder != new]
+    for folder in sorted(others, key=_last_used, reverse=True)[MOST_KEPT - 1 :]:
+        with suppress(FileNotFoundError), _opened(folder) as descriptor, suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            seal.discard(folder)
+
+
+def _last_used(folder: Path) -> float:
+    try:
+        return (folder / RECIPE).stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _assemble(new: Path, recipe: Recipe, trees: Sequence[Tree]) -> Digest:

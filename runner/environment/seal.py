@@ -23,6 +23,7 @@ from typing import NamedTuple
 import msgspec
 
 from runner.environment.layout import Entry, manifest_bytes
+from runner.state.checked import with_check, without_check
 from runner.state.digest import Digest, digest_bytes, is_digest
 
 ROOT = "root"
@@ -101,7 +102,7 @@ def discard(folder: Path) -> None:
 
 def write_stamps(folder: Path, stamps: Stamps) -> None:
     """Not forced to the disk: stamps that a crash lost cost one hashing."""
-    _replace(folder / STAMPS, msgspec.msgpack.encode(stamps), durable=False)
+    _replace(folder / STAMPS, with_check(msgspec.msgpack.encode(stamps)), durable=False)
 
 
 def _replace(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -157,7 +158,7 @@ def read_digest(folder: Path) -> Digest | None:
 def read_stamps(folder: Path) -> Stamps:
     """Nothing when they cannot be read."""
     try:
-        return _stamps.decode((folder / STAMPS).read_bytes())
+        return _stamps.decode(without_check((folder / STAMPS).read_bytes()))
     except (OSError, ValueError):
         return {}
 

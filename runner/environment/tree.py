@@ -39,9 +39,13 @@ class Tree(NamedTuple):
 
 
 def tree_folder(cache: Path, wheel: Wheel, interpreter: Interpreter) -> Path:
+    return cache / "trees" / tree_key(wheel, interpreter)
+
+
+def tree_key(wheel: Wheel, interpreter: Interpreter) -> str:
     """Patch releases of Python compile differently under one magic number, so the whole version counts."""
     made_of = (FORMAT, wheel, interpreter.version, interpreter.cache_tag, interpreter.magic)
-    return cache / "trees" / hex_of(digest_value(made_of))
+    return hex_of(digest_value(made_of))
 
 
 def open_trees(

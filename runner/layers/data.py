@@ -22,6 +22,7 @@ from runner.environment import check as sealed
 from runner.environment import seal
 from runner.environment.layout import FILE, Entry, folders_of
 from runner.errors import TamperedError, UnrebuildableError, UsageError
+from runner.state.checked import with_check, without_check
 from runner.state.digest import Digest, digest_value, hex_of
 from runner.state.paths import inside
 from runner.state.spec import DataSeen, DvcPin
@@ -90,16 +91,25 @@ def observe_model(store: Store, root: Path, path: str) -> tuple[str, Version, Da
 
 def _known(store: Store, tracked: dvc.Tracked) -> Version | None:
     try:
-        version = msgspec.json.decode(_version_path(store, tracked).read_bytes(), type=Version)
+        version = read_version(_version_path(store, tracked).read_bytes())
     except (FileNotFoundError, msgspec.DecodeError):
         return None
     return version if store.blobs.has(Digest(version.digest)) else None
 
 
 def _version_path(store: Store, tracked: dvc.Tracked) -> Path:
-    pin = tracked.pin
-    part = tracked.path.removeprefix(pin.inside) if pin.inside else ""
-    return store.cache / "versions" / f"{hex_of(digest_value([pin.md5, pin.hash, part]))}.json"
+    return store.cache / "versions" / version_name(tracked.path, tracked.pin)
+
+
+def version_name(path: str, pin: DvcPin) -> str:
+    """The name of the file in `cache/versions/` that keeps what a pinned path is in the store."""
+    part = path.removeprefix(pin.inside) if pin.inside else ""
+    return f"{hex_of(digest_value([pin.md5, pin.hash, part]))}.json"
+
+
+def read_version(kept: bytes) -> Version:
+    """Raises `msgspec.DecodeError` for what is not whole."""
+    return msgspec.json.decode(without_check(kept), type=Version)
 
 
 def _learn(store: Store, root: Path, tracked: dvc.Tracked) -> Version:
@@ -117,7 +127,7 @@ def _learn(store: Store, root: Path, tracked: dvc.Tracked) -> Version:
         _publish_view(store, Digest(version.digest), stage / "made", files)
     place = _version_path(store, tracked)
     place.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(place, msgspec.json.encode(version))
+    write_atomic(place, with_check(msgspec.json.encode(version)), through=store.tmp)
     return version
 
 
@@ -242,6 +252,22 @@ def fetch_again(store: Store, root: Path, path: str, digest: Digest, pin: DvcPin
         )
 
 
+def drop_object(root: Path, path: str, pin: DvcPin, damaged: Path) -> bool:
+    """Remove the object of DVC's cache that is another name of a damaged file, so that DVC fetches it again. False when
+    there is none."""
+    from runner.tools import dvc
+
+    repo = dvc.repo_of(root, path)
+    if repo is None or not damaged.is_file():
+        return False
+    entries = _entries(_recorded(root, path, pin, repo))
+    places = (dvc.object_path(dvc.cache_dir(repo), pin.hash, entry.md5) for entry in entries)
+    shared = [place for place in places if place.is_file() and place.samefile(damaged)]
+    for place in shared:
+        place.unlink()
+    return bool(shared)
+
+
 def _recorded(root: Path, path: str, pin: DvcPin, repo: Path) -> dvc.Tracked:
     """As the workspace tracks it, if at that very pin: only then are its own listing and remote the right ones."""
     from runner.tools import dvc
@@ -268,7 +294,13 @@ def restore(store: Store, digest: Digest) -> Path:
     place = view_folder(store, digest)
     if not has_view(store, digest):
         _make_view(store, digest)
-    return place / seal.ROOT / ("" if _is_listing(store, digest) else _ONLY)
+    found = place / seal.ROOT / ("" if _is_listing(store, digest) else _ONLY)
+    if not found.exists():
+        # The view lost it, or the blob that says what to look for is damaged.
+        store.blobs.verified(digest)
+        discard(store, digest)
+        _make_view(store, digest)
+    return found
 
 
 def check(store: Store, digest: Digest, *, full: bool = False) -> list[str]:

@@ -22,6 +22,7 @@ from runner.environment.layout import Interpreter
 from runner.environment.project import Project, read_project
 from runner.errors import OutsideError, UnrebuildableError, UsageError
 from runner.layers import code as code_layer
+from runner.state.checked import checked_if_marked, with_check
 from runner.state.digest import Digest, digest_bytes, digest_value, hex_of
 from runner.state.job import Job
 from runner.state.paths import inside
@@ -146,10 +147,15 @@ def _from_pyproject(file: Path, path: str, extras: Sequence[str]) -> Requirement
 def find_lock(store: Store, root: Path, wanted: Requirements, locker: Locker) -> Lock | None:
     """The lock made before for these requirements and this image, if all of its wheels are at hand."""
     try:
-        lock = msgspec.json.decode(_lock_path(store, root, wanted, locker).read_bytes(), type=Lock)
+        lock = read_lock(_lock_path(store, root, wanted, locker).read_bytes())
     except (FileNotFoundError, msgspec.DecodeError):
         return None
     return lock if all(store.blobs.has(Digest(wheel.sha256)) for wheel in lock.wheels) else None
+
+
+def read_lock(kept: bytes) -> Lock:
+    """Raises `msgspec.DecodeError` for what is not whole."""
+    return msgspec.json.decode(checked_if_marked(kept), type=Lock)
 
 
 def make_lock(store: Store, root: Path, wanted: Requirements, locker: Locker) -> Lock:
@@ -164,7 +170,7 @@ def make_lock(store: Store, root: Path, wanted: Requirements, locker: Locker) ->
             lock = _make_lock(store, root, wanted, locker, folder)
         finally:
             remove_tree(folder)
-    write_atomic(path, msgspec.json.encode(lock))
+    write_atomic(path, with_check(msgspec.json.encode(lock)), through=store.tmp)
     return lock
 
 

@@ -19,6 +19,7 @@ from typing import IO
 import msgspec
 
 from runner.errors import OutsideError, UnrebuildableError, UsageError
+from runner.state.checked import checked_if_marked, with_check
 from runner.state.digest import Digest, digest_bytes, digest_value, hex_of
 from runner.state.spec import Image, ImageSeen
 from runner.store.files import write_atomic
@@ -168,14 +169,14 @@ def ensure_archived(engine: Engine, store: Store, found: EngineImage, say: Say) 
         return False
     say("image: no registry serves it, so the store keeps a copy")
     archive = _unpack_saved(store, engine.save(found.id), found.identity)
-    write_atomic(_archive_path(store, found.identity), msgspec.json.encode(archive))
+    _keep_archive(store, found.identity, archive)
     return True
 
 
 def archive_of(store: Store, identity: Image) -> Archive | None:
     """The archive of that image, if the store has one with all its blobs."""
     try:
-        archive = msgspec.json.decode(_archive_path(store, identity).read_bytes(), type=Archive)
+        archive = read_archive(archive_path(store, identity).read_bytes())
     except (FileNotFoundError, msgspec.DecodeError):
         return None
     blobs = (archive.config, *archive.layers)
@@ -186,14 +187,35 @@ def archived_blobs(store: Store, identity: Image) -> Iterator[Digest]:
     """Every blob that the image's archive is made of, also where others of them were lost."""
     yield from (Digest(layer) for layer in identity.diff_ids)
     with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
-        yield Digest(msgspec.json.decode(_archive_path(store, identity).read_bytes(), type=Archive).config)
+        yield Digest(read_archive(archive_path(store, identity).read_bytes()).config)
 
 
-def _archive_path(store: Store, identity: Image) -> Path:
+def archive_path(store: Store, identity: Image) -> Path:
+    return store.images / archive_name(identity)
+
+
+def archive_name(identity: Image) -> str:
+    """The name of the file in `images/` that tells of the image's archive."""
     without_entrypoint = msgspec.structs.replace(
         identity, config=msgspec.structs.replace(identity.config, entrypoint=None)
     )
-    return store.images / f"{hex_of(digest_value(without_entrypoint))}.json"
+    return f"{hex_of(digest_value(without_entrypoint))}.json"
+
+
+def archive_again(engine: Engine, store: Store, root: Path, identity: Image, seen: ImageSeen, say: Say) -> None:
+    """Keep the image anew, from the engine or the registry. Raises `ReplayError` when neither has exactly that one."""
+    places = [place for place in sources(engine, store, root, identity, seen) if place.kind in ("engine", "registry")]
+    found = restore(engine, store, root, identity, places, say)
+    _keep_archive(store, identity, _unpack_saved(store, engine.save(found), identity))
+
+
+def read_archive(kept: bytes) -> Archive:
+    """Raises `msgspec.DecodeError` for what is not whole."""
+    return msgspec.json.decode(checked_if_marked(kept), type=Archive)
+
+
+def _keep_archive(store: Store, identity: Image, archive: Archive) -> None:
+    write_atomic(archive_path(store, identity), with_check(msgspec.json.encode(archive)), through=store.tmp)
 
 
 def _unpack_saved(store: Store, stream: Iterator[bytes], identity: Image) -> Archive:
@@ -278,7 +300,7 @@ def sources(engine: Engine, store: Store, root: Path, identity: Image, seen: Ima
     places = [ImageSource("engine", found)] if found else []
     places += [ImageSource("registry", name) for name in seen.repo_digests]
     if archive_of(store, identity):
-        places.append(ImageSource("archive", str(_archive_path(store, identity))))
+        places.append(ImageSource("archive", str(archive_path(store, identity))))
     if seen.folder and (root / seen.folder).is_dir():
         places.append(ImageSource("recipe", seen.folder))
     return places

@@ -6,12 +6,15 @@ two seconds is not remembered. One small file per data path; deleting it costs t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
 
 import msgspec
 
+from runner.errors import OutsideError
+from runner.state.checked import with_check, without_check
 from runner.state.digest import Digest, digest_value, hex_of
 from runner.store.files import write_atomic
 from runner.tools.dvc import Hashes, HashName, hash_file
@@ -27,6 +30,7 @@ class StatCache:
     def __init__(self, cache: Path, path: Path) -> None:
         self._prefix = str(path.absolute())
         self._file = cache / "stat" / hex_of(digest_value(self._prefix))
+        self._tmp = cache / "tmp"
         self._rows = self._load()
         self._changed = False
 
@@ -53,14 +57,16 @@ class StatCache:
         return known
 
     def save(self) -> None:
+        """Best effort: what is not remembered is hashed again."""
         if self._changed:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(self._file, msgspec.msgpack.encode(self._rows))
+            with contextlib.suppress(OSError, OutsideError):
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(self._file, with_check(msgspec.msgpack.encode(self._rows)), through=self._tmp)
             self._changed = False
 
     def _load(self) -> dict[str, _Row]:
         try:
-            return _decoder.decode(self._file.read_bytes())
+            return _decoder.decode(without_check(self._file.read_bytes()))
         except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
             return {}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from runner.state.health import Health
 from runner.state.job import Workfile
 from runner.state.record import Record
 from runner.state.spec import StateSpec
@@ -17,17 +18,20 @@ FILES = {
     "spec": "spec.schema.json",
     "workfile": "replay-yaml.schema.json",
     "record": "record.schema.json",
+    "fsck": "fsck.schema.json",
 }
 
 Schema = dict[str, Any]
 
 
 def schemas() -> dict[str, Schema]:
-    """JSON Schema 2020-12 of a state spec (`spec`), `replay.yaml` (`workfile`) and a record (`record`)."""
+    """JSON Schema 2020-12 of a state spec (`spec`), `replay.yaml` (`workfile`), a record (`record`) and of
+    what `replay fsck --json` prints (`fsck`)."""
     return {
         "spec": _schema(StateSpec, "state spec", always=["spec"]),
         "workfile": _schema(Workfile, "replay.yaml"),
         "record": _schema(Record, "record", always=["record"]),
+        "fsck": _schema(Health, "what replay fsck --json prints"),
     }
 
 

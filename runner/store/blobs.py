@@ -22,6 +22,7 @@ from runner.store.files import disk_error, fsync_folder
 
 _CHUNK = 1 << 20
 _THREADS = 8
+_SMALL = 1 << 16
 _MODE = 0o444
 
 
@@ -44,7 +45,7 @@ class Blobs:
 
     def all(self) -> Iterator[Digest]:
         for folder in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
-            for file in sorted(folder.iterdir()):
+            for file in sorted(folder.iterdir()) if folder.is_dir() else ():
                 yield digest_of_hex(folder.name + file.name)
 
     def read(self, digest: Digest) -> bytes:
@@ -70,7 +71,7 @@ class Blobs:
 
     def put_bytes(self, data: bytes) -> Digest:
         digest = digest_bytes(data)
-        if not self.has(digest):
+        if not self._holds(digest, len(data)):
             with self._incoming() as (file, commit):
                 file.write(data)
                 commit(digest)
@@ -116,7 +117,7 @@ class Blobs:
     def _adopt(self, source: Path) -> tuple[Digest, int]:
         size = source.stat().st_size
         digest = digest_file(source)
-        if not self.has(digest):
+        if not self._holds(digest, size):
             _fsync_file(source)
             os.chmod(source, _MODE)
             os.chown(source, os.getuid(), os.getgid())
@@ -131,11 +132,21 @@ class Blobs:
         try:
             _link(source, target)
         except FileExistsError:
-            return
+            if os.stat(target).st_size != os.stat(source).st_size:
+                self.put_file(Path(source))
         except OSError:
             copied, _ = self.put_file(Path(source))
             if copied != digest:
                 raise damaged(digest, Path(source)) from None
+
+    def _holds(self, digest: Digest, size: int) -> bool:
+        """Whether keeping it again would change nothing: its size tells, and of a small blob its bytes. So what is
+        recorded again takes the place of most damage, and costs no second reading of what is large."""
+        path = self._place(digest)
+        try:
+            return os.stat(path).st_size == size and (size > _SMALL or digest_file(Path(path)) == digest)
+        except OSError:
+            return False
 
     def discard(self, digest: Digest) -> int:
         """Remove a blob; its size in bytes, 0 when it was gone."""
@@ -190,7 +201,7 @@ def damaged(digest: Digest, path: Path) -> TamperedError:
     return TamperedError(
         f"blob {digest} is damaged",
         f"{path} does not hold the bytes that were recorded",
-        "restore the store from a copy; no result can be trusted that rests on this file",
+        "`replay fsck --repair` gets back what can be had again; nothing that rests on this file can be trusted",
     )
 
 

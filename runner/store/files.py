@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -29,19 +30,36 @@ def fsync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write a whole file so that a reader, now or after a crash, sees all of it or nothing."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+def write_atomic(
+    path: Path, data: bytes, mode: int = 0o644, *, durable: bool = True, through: Path | None = None
+) -> None:
+    """Write a whole file so that a reader, now or after a crash, sees all of it or nothing; without `durable`, a crash
+    may take it. `through` is a folder that is swept, for what a killed command leaves; it serves if it is there and on
+    the same disk."""
+    temporary = _beside(path, "tmp", through)
     try:
         with open(temporary, "xb", opener=lambda p, f: os.open(p, f, mode)) as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
-        fsync_folder(path.parent)
+        if durable:
+            fsync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise disk_error(error, f"write {path}") from error
+
+
+def _beside(path: Path, ending: str, through: Path | None) -> Path:
+    name = f".{path.name[:100]}.{secrets.token_hex(6)}.{ending}"
+    try:
+        if through and os.stat(through).st_dev == os.stat(path.parent).st_dev:
+            return through / name
+    except OSError:
+        pass
+    return path.with_name(name)
 
 
 def entries_below(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -77,13 +95,13 @@ def link_or_copy(source: str | Path, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def remove_tree(path: Path) -> None:
+def remove_tree(path: Path, through: Path | None = None) -> None:
     """Remove a folder that a job may have filled with unreadable folders, nested without end. What is absent
-    is no error. It is renamed first, so of two that remove it only one does.
+    is no error. It is renamed first, `through` a folder as for `write_atomic`, so of two that remove it only one does.
 
     A job may still be at it if its engine went away: every name is used in an open folder, and no link is followed.
     """
-    claimed = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.gone")
+    claimed = _beside(path, "gone", through)
     try:
         path.rename(claimed)
     except FileNotFoundError:
@@ -150,6 +168,18 @@ class FileLock:
             return False
         self._fd = fd
         return True
+
+    def acquire_folder(self) -> None:
+        """Take a shared lock on a folder that is there. Raises `FileNotFoundError`."""
+        self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._fd, fcntl.LOCK_SH)
+
+    def is_in_place(self) -> bool:
+        """Whether what is locked still has its name."""
+        try:
+            return self._fd is not None and os.path.samestat(os.fstat(self._fd), os.stat(self.path))
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
         if self._fd is not None:

@@ -71,6 +71,25 @@ def describe(run: Run) -> Row:
     return _row(spec, record, str(status))
 
 
+def damage(file: Path, open_run: Callable[[str], Run]) -> str | None:
+    """What is wrong with the index: with the file itself, or with a row that says other things than its run."""
+    if not file.exists():
+        return None
+    try:
+        with contextlib.closing(_open(file)) as database:
+            (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+            listed = {key: _decoder.decode(row) for key, row in database.execute("SELECT run_id, row FROM runs_1")}
+    except (sqlite3.DatabaseError, ValueError) as error:
+        return str(error)
+    if found != "ok":
+        return str(found)
+    for run_id, row in listed.items():
+        truth = describe(open_run(run_id))
+        if truth.outcome in ("ok", "failed") and truth != row:
+            return f"its row of {run_id} is not what the run's files say"
+    return None
+
+
 def _row(spec: StateSpec, record: Record | None, status: str) -> Row:
     interrupted = record is not None and record.outcome.ending == "interrupted"
     return Row(

@@ -1,4 +1,4 @@
-"""Runs: one folder each, `runs/<run-id>/`, holding its spec, record, logs and a lock while it runs.
+"""Runs: one folder each, `runs/<run-id>/`, holding its spec, record, logs, their sums, and a lock while it runs.
 
 A run with a record is finished. One without is running when its lock is held, else it was interrupted.
 Specs and records also stand in the workspace's `state_specs/`, to be reviewed and shared; there they are
@@ -14,14 +14,18 @@ import secrets
 from enum import StrEnum
 from pathlib import Path
 
+import msgspec
+
 from runner.errors import TamperedError, UsageError
-from runner.state.digest import digest_bytes
+from runner.state.checked import with_check, without_check
+from runner.state.digest import canonical, digest_bytes, digest_file
 from runner.state.record import Record
 from runner.state.spec import StateSpec
 from runner.store.files import FileLock, is_locked, remove_tree, write_atomic
 from runner.store.store import Store
 
 SPECS = "state_specs"
+SUMS = "sums"
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 _RUN_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
 
@@ -30,6 +34,16 @@ class RunStatus(StrEnum):
     RUNNING = "running"
     INTERRUPTED = "interrupted"
     FINISHED = "finished"
+
+
+class Sum(msgspec.Struct, frozen=True, array_like=True):
+    """What a file of a finished run is: by it, damage to a log or to one of two copies is told."""
+
+    sha256: str
+    size: int
+
+
+Sums = dict[str, Sum]
 
 
 def new_run_id(job: str, now: datetime.datetime) -> str:
@@ -51,9 +65,11 @@ class Run:
         self.id = run_id
         self.folder = store.runs / run_id
         self.scratch = store.scratch / run_id
+        self._tmp = store.tmp
         self._specs = specs
         self._spec_file = spec_file
         self._lock = FileLock(self.folder / "lock")
+        self._held: list[FileLock] = []
 
     # --- writing
 
@@ -67,10 +83,10 @@ class Run:
         from runner.state.strict import dump_spec
 
         data = dump_spec(spec)
-        write_atomic(self.folder / "spec.yaml", data)
+        write_atomic(self.folder / "spec.yaml", data, through=self._tmp)
         if self._specs:
             self._specs.mkdir(exist_ok=True)
-            write_atomic(self._specs / f"{self.id}.yaml", data)
+            write_atomic(self._specs / f"{self.id}.yaml", data, through=self._tmp)
         return data
 
     def write_record(self, record: Record) -> None:
@@ -78,18 +94,46 @@ class Run:
 
         data = dump_record(record)
         if self._specs:
-            write_atomic(self._specs / f"{self.id}.record.json", data)
-        write_atomic(self.folder / "record.json", data)
+            write_atomic(self._specs / f"{self.id}.record.json", data, through=self._tmp)
+        self._write_own_record(data)
+
+    def _write_own_record(self, data: bytes) -> None:
+        self.write_sums({"record.json": Sum(digest_bytes(data), len(data))})
+        write_atomic(self.folder / "record.json", data, through=self._tmp)
+
+    def hold(self, folder: Path) -> bool:
+        """Keep a folder from being dropped until `end`, or the death of this process; False when it is gone."""
+        lock = FileLock(folder)
+        try:
+            lock.acquire_folder()
+        except FileNotFoundError:
+            return False
+        self._held.append(lock)
+        return lock.is_in_place()
+
+    def write_sums(self, known: Sums) -> None:
+        """Of the files in the folder as they are now, and of those that are `known` already."""
+        names = {entry.name for entry in self.folder.iterdir() if entry.is_file() and entry.name[0] != "."}
+        names -= {"lock", SUMS, *known}
+        sums = {name: Sum(digest_file(self.folder / name), (self.folder / name).stat().st_size) for name in names}
+        write_atomic(self.folder / SUMS, with_check(canonical(known | sums)), durable=False, through=self._tmp)
+
+    def settle(self) -> None:
+        """Finish what a killed command had begun: of the record's two copies one was written, when all else was."""
+        reviewed = self._specs / f"{self.id}.record.json" if self._specs else None
+        if reviewed and reviewed.is_file() and self.folder.is_dir() and not (self.folder / "record.json").exists():
+            self._write_own_record(reviewed.read_bytes())
 
     def end(self) -> None:
-        self._lock.release()
+        for lock in (*self._held, self._lock):
+            lock.release()
 
     def forget(self) -> None:
         """Remove spec, record and logs, the reviewed copies too."""
         if self._specs:
             for name in (f"{self.id}.yaml", f"{self.id}.record.json"):
                 (self._specs / name).unlink(missing_ok=True)
-        remove_tree(self.folder)
+        remove_tree(self.folder, self._tmp)
 
     # --- reading
 
@@ -113,7 +157,7 @@ class Run:
         path = self._find("record.json", f"{self.id}.record.json")
         if path is None:
             return None
-        self._refuse_other_copy("record.json", path)
+        self._refuse_changed("record.json", path)
         return load_record(path.read_bytes(), str(path))
 
     def spec_and_record(self) -> tuple[StateSpec, Record | None]:
@@ -134,18 +178,27 @@ class Run:
         path = self._spec_file or self._find("spec.yaml", f"{self.id}.yaml")
         if path is None:
             raise UsageError(f"run {self.id} has no spec", "it was cut off before one was written")
+        self._refuse_changed("spec.yaml", path)
         spec, data = read_spec(path)
-        self._refuse_other_copy("spec.yaml", path)
         return spec, data, path
 
-    def _refuse_other_copy(self, in_store: str, path: Path) -> None:
-        """Nobody changes a spec or record, so the reviewed file and the store's must be the same."""
-        kept = self.folder / in_store
-        if kept.is_file() and kept.read_bytes() != path.read_bytes():
+    def _refuse_changed(self, in_store: str, path: Path) -> None:
+        """Nobody changes a spec or record, so the reviewed file and the store's must be the same, and as summed. Asked
+        before either is read: what cannot be read any more was changed too."""
+        kept, data = self.folder / in_store, path.read_bytes()
+        if kept.is_file() and kept.read_bytes() != data:
             raise TamperedError(
                 f"{path} is not what the store keeps of {self.id}",
                 f"it differs from {kept}; one of the two was changed after the run",
-                f"restore the one that was changed: `diff {kept} {path}` shows how they differ",
+                f"`replay fsck --repair` restores the one that was changed; `diff {kept} {path}` shows how they differ",
+            )
+        sums = self.folder / SUMS
+        known = (read_sums(sums.read_bytes()) if sums.is_file() else None) or {}
+        if in_store in known and known[in_store].sha256 != digest_bytes(data):
+            raise TamperedError(
+                f"{path} is not what was written",
+                f"its digest is not the one in {sums}",
+                "restore it from git or from a copy of the store; `replay fsck` tells what else is damaged",
             )
 
     def _find(self, in_store: str, in_specs: str) -> Path | None:
@@ -154,6 +207,14 @@ class Run:
         if self._specs:
             places.insert(0, self._specs / in_specs)
         return next((place for place in places if place.is_file()), None)
+
+
+def read_sums(kept: bytes) -> Sums | None:
+    """None for what is not whole."""
+    try:
+        return msgspec.json.decode(without_check(kept), type=Sums)
+    except msgspec.DecodeError:
+        return None
 
 
 def read_spec(path: Path) -> tuple[StateSpec, bytes]:

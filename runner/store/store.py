@@ -12,6 +12,7 @@ Two locks keep `gc` and the other commands apart: whoever adds things that nothi
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import threading
@@ -22,19 +23,46 @@ from pathlib import Path
 
 import msgspec
 
-from runner.errors import OutsideError, UsageError
+from runner.errors import OutsideError, TamperedError, UsageError
 from runner.store.blobs import Blobs
 from runner.store.files import FileLock, disk_error, locked, write_atomic
 
 STORE_FORMAT = 1
 STORE_NAME = ".replay"
+SET_APART = "damaged-"
+"""How the names in `tmp/` begin that only `gc` removes: what `fsck --repair` set apart."""
+
+GITIGNORE = "*\n"
 _PATIENCE_S = 60.0
 _POLL_S = 0.05
+_ID_LENGTH = 16
+_KEY_LENGTH = 32
 
 
 class StoreInfo(msgspec.Struct, frozen=True):
+    """`id` ends with a check of its own, unless an older version made it."""
+
     format: int
     id: str
+
+    @property
+    def whole(self) -> bool:
+        newer = self.format > STORE_FORMAT
+        return newer or len(self.id) == _ID_LENGTH or self.id == _with_check(self.id[:_ID_LENGTH])
+
+
+class FingerprintKey(msgspec.Struct, frozen=True):
+    """What the file `key` holds: the secret itself, then a check of it, unless an older version made it."""
+
+    kept: bytes
+
+    @property
+    def whole(self) -> bool:
+        return len(self.kept) == _KEY_LENGTH or self.kept == self.secret + _check_of(self.secret)
+
+    @property
+    def secret(self) -> bytes:
+        return self.kept[:_KEY_LENGTH]
 
 
 class Store:
@@ -61,6 +89,17 @@ class Store:
             shared.__exit__(None, None, None)
 
     @contextmanager
+    def sweeping(self) -> Iterator[bool]:
+        """Whether nobody is adding, so that what is in `tmp/` and `cache/tmp/` was left by the killed; nobody starts
+        to while this is held. Never waits."""
+        turnstile, alone = FileLock(self.folder / "turnstile.lock"), FileLock(self.folder / "gc.lock")
+        try:
+            yield turnstile.acquire(wait=False) and alone.acquire(wait=False)
+        finally:
+            alone.release()
+            turnstile.release()
+
+    @contextmanager
     def collecting(self) -> Iterator[None]:
         """Held by `gc`: nobody is adding, and nobody starts to. Raises `OutsideError` when somebody goes on
         adding for a minute, so that `gc` never holds up others for long."""
@@ -76,8 +115,16 @@ class Store:
         """The key of secret fingerprints: made at first use, readable by the owner only, never shared."""
         path = self.folder / "key"
         if not path.exists():
-            write_atomic(path, secrets.token_bytes(32), mode=0o600)
-        return path.read_bytes()
+            secret = secrets.token_bytes(_KEY_LENGTH)
+            write_atomic(path, secret + _check_of(secret), mode=0o600)
+        key = FingerprintKey(path.read_bytes())
+        if not key.whole:
+            raise TamperedError(
+                f"{path} is damaged",
+                "fingerprints of secrets made with it would differ from those recorded",
+                "bring it back from a copy of the store; `replay fsck --repair` makes a new one instead",
+            )
+        return key.secret
 
 
 def open_store(folder: Path, *, create: bool) -> Store:
@@ -91,15 +138,28 @@ def open_store(folder: Path, *, create: bool) -> Store:
                 "record one with `replay run JOB`, or name a store with --store or REPLAY_STORE",
             )
         _create(folder, marker)
-    try:
-        info = msgspec.json.decode(marker.read_bytes(), type=StoreInfo)
-    except msgspec.DecodeError as error:
-        raise OutsideError(
-            f"{marker} cannot be read", str(error), "restore it from a copy of the store, or name another with --store"
-        ) from error
+    info = read_info(marker.read_bytes())
+    if info is None:
+        raise OutsideError(f"{marker} cannot be read", "it is not what was written", "`replay fsck --repair` mends it")
     if info.format > STORE_FORMAT:
         raise UsageError(f"the store at {folder} is of a newer format", f"format {info.format}", "upgrade replay")
     return Store(folder, info)
+
+
+def open_damaged(folder: Path) -> Store:
+    """The store at `folder` even where its `store.json` is lost, for `fsck`. Raises `UsageError` when there is none."""
+    marker = folder / "store.json"
+    lost = (folder / "blobs").is_dir() and (not marker.is_file() or read_info(marker.read_bytes()) is None)
+    return Store(folder, StoreInfo(STORE_FORMAT, "")) if lost else open_store(folder, create=False)
+
+
+def read_info(kept: bytes) -> StoreInfo | None:
+    """What `store.json` says; None when it is damaged."""
+    try:
+        info = msgspec.json.decode(kept, type=StoreInfo)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return info if info.whole else None
 
 
 def find_store(start: Path) -> Path:
@@ -132,8 +192,21 @@ def _create(folder: Path, marker: Path) -> None:
             (folder / name).mkdir(parents=True, exist_ok=True)
         # What a job writes keeps the modes that it gave it: no other user may come by a set-uid file.
         (folder / "scratch").chmod(0o700)
-        (folder / ".gitignore").write_text("*\n")
+        (folder / ".gitignore").write_text(GITIGNORE)
     except OSError as error:
         raise disk_error(error, f"make a store at {folder}") from error
-    info = StoreInfo(format=STORE_FORMAT, id=secrets.token_hex(8))
+    write_info(marker)
+
+
+def write_info(marker: Path) -> None:
+    """Give the store an identity: it tells its containers from those of others, and nothing else rests on it."""
+    info = StoreInfo(format=STORE_FORMAT, id=_with_check(secrets.token_hex(_ID_LENGTH // 2)))
     write_atomic(marker, msgspec.json.encode(info))
+
+
+def _with_check(start: str) -> str:
+    return start + _check_of(start.encode()).hex()
+
+
+def _check_of(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()[:4]

@@ -55,6 +55,12 @@ def seen(folder: Path) -> CodeSeen:
     )
 
 
+def content(folder: Path, commit: str, path: str) -> bytes | None:
+    """What a file below `folder` held in a commit; None when git does not have it."""
+    done = _git(folder, "cat-file", "blob", f"{commit}:./{path}")
+    return done.stdout if done.returncode == 0 else None
+
+
 def without_credentials(text: str) -> str:
     """The text with every address in it freed of user and password; a password may hold an `@`."""
     return _CREDENTIALS.sub("://", text)

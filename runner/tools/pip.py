@@ -7,6 +7,7 @@ certificates) go along into these containers, and only into these.
 
 from __future__ import annotations
 
+import filecmp
 import importlib.metadata
 import os
 import re
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from runner.errors import InterruptedRunError, OutsideError, ReplayError, UsageError
+from runner.errors import InterruptedRunError, OutsideError, ReplayError, UnrebuildableError, UsageError
 from runner.state.digest import digest_value, hex_of
 from runner.state.spec import Limits
 from runner.tools.container_request import ContainerRequest, Ended, Mount
@@ -134,17 +135,56 @@ def ensure_locker(cache: Path) -> Path:
     """pip-tools and what it needs as one folder to be mounted, copied once per set of versions."""
     found = [_distribution(name) for name in _DISTRIBUTIONS]
     present = [distribution for distribution in found if distribution]
-    key = hex_of(digest_value(sorted([d.metadata["Name"], d.version] for d in present)))[:16]
-    folder = cache / "locker" / key
+    folder = cache / "locker" / _locker_key(present)
     if not folder.is_dir():
-        building = cache / "locker" / f".{key}.{os.getpid()}"
+        building = cache / "tmp" / f"{folder.name}.{os.getpid()}"
         for distribution in present:
             _copy_distribution(distribution, building)
+        folder.parent.mkdir(exist_ok=True)
         try:
             building.rename(folder)
         except OSError:
             shutil.rmtree(building)
     return folder
+
+
+def locker_damage(cache: Path) -> list[Path]:
+    """Copies of pip-tools that are not what is installed here; those made of other versions are left out."""
+    present = [distribution for name in _DISTRIBUTIONS if (distribution := _distribution(name))]
+    folder = cache / "locker" / _locker_key(present)
+    files = dict(pair for distribution in present for pair in _files_of(distribution, folder))
+    if not folder.is_dir():
+        return []
+    strange = [path for path in folder.rglob("*") if not path.is_dir() and path not in files]
+    return sorted([*strange, *(copy for copy, source in files.items() if not _same(copy, source))])
+
+
+def _same(copy: Path, source: Path) -> bool:
+    return copy.is_file() and filecmp.cmp(copy, source, shallow=False)
+
+
+def download(file_name: str, version: str, sha256: str, into: Path) -> Path:
+    """Exactly that wheel, from the indexes that pip uses here. Raises `UnrebuildableError` when none has it."""
+    from packaging.utils import parse_wheel_filename
+
+    name, _, _, tags = parse_wheel_filename(file_name)
+    into.mkdir(parents=True, exist_ok=True)
+    wanted = into / "wanted.txt"
+    wanted.write_text(f"{name}=={version} --hash={sha256}\n")
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-input", "--disable-pip-version-check", "--no-deps"]
+    command += ["--only-binary", ":all:", "--ignore-requires-python", "--require-hashes"]
+    command += ["-d", str(into), "-r", str(wanted)]
+    first = next(iter(tags))
+    if first.platform != "any" or first.abi != "none":
+        digits = re.sub(r"\D", "", first.interpreter)
+        command += ["--python-version", digits, "--implementation", first.interpreter[:2]]
+        command += [word for abi in sorted({tag.abi for tag in tags}) for word in ("--abi", abi)]
+        command += [word for platform in sorted({tag.platform for tag in tags}) for word in ("--platform", platform)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0 or not (into / file_name).is_file():
+        told = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise UnrebuildableError(f"no index has {file_name}", (told or ["pip did not find it"])[-1][:300])
+    return into / file_name
 
 
 def compile_lock(container: PipContainer, place: Workplace, text: str) -> str:
@@ -300,10 +340,18 @@ def _distribution(name: str) -> importlib.metadata.Distribution | None:
         return None
 
 
+def _locker_key(present: Sequence[importlib.metadata.Distribution]) -> str:
+    return hex_of(digest_value(sorted([found.metadata["Name"], found.version] for found in present)))[:16]
+
+
 def _copy_distribution(distribution: importlib.metadata.Distribution, target: Path) -> None:
-    for file in distribution.files or ():
-        if ".." in file.parts or "__pycache__" in file.parts:
-            continue
-        place = target / file
+    for place, source in _files_of(distribution, target):
         place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file.locate(), place)
+        shutil.copyfile(source, place)
+
+
+def _files_of(distribution: importlib.metadata.Distribution, target: Path) -> Iterator[tuple[Path, Path]]:
+    """Where each file of a distribution goes, and where it is."""
+    for file in distribution.files or ():
+        if ".." not in file.parts and "__pycache__" not in file.parts:
+            yield target / file, Path(str(file.locate()))

@@ -8,6 +8,7 @@ import msgspec
 
 from runner.environment.layout import Interpreter
 from runner.errors import OutsideError
+from runner.state.checked import with_check, without_check
 from runner.state.digest import digest_value, hex_of
 from runner.store.files import write_atomic
 from runner.tools.container_request import ContainerRequest
@@ -51,17 +52,27 @@ class Probed(msgspec.Struct, frozen=True):
 
 def probe(engine: Engine, cache: Path, image_id: str, python: str, interrupts: Interrupts) -> Probed | None:
     """None when the image has no such interpreter. Raises `OutsideError` when it has one that fails."""
-    known = cache / "probes" / f"{hex_of(digest_value([image_id, python, _SCRIPT]))}.json"
+    known = cache / "probes" / answer_name(image_id, python)
     try:
-        return msgspec.json.decode(known.read_bytes(), type=Probed)
+        return read_answer(known.read_bytes())
     except (FileNotFoundError, msgspec.DecodeError):
         pass
     answer = _ask(engine, image_id, python, interrupts)
     if answer is None:
         return None
     known.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(known, answer)
+    write_atomic(known, with_check(answer), through=cache / "tmp")
     return msgspec.json.decode(answer, type=Probed)
+
+
+def answer_name(image_id: str, python: str) -> str:
+    """The name of the file in `cache/probes/` that keeps what this image's interpreter answered."""
+    return f"{hex_of(digest_value([image_id, python, _SCRIPT]))}.json"
+
+
+def read_answer(kept: bytes) -> Probed:
+    """Raises `msgspec.DecodeError` for what is not whole."""
+    return msgspec.json.decode(without_check(kept), type=Probed)
 
 
 def _ask(engine: Engine, image_id: str, python: str, interrupts: Interrupts) -> bytes | None:

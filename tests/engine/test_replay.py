@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from runner.environment import seal
 from tests.conftest import Workspace, absent, flip_bit, until
 from tests.engine.conftest import OwnImage, Recorded
 
@@ -371,16 +372,9 @@ def test_damage_that_the_stamps_miss_is_found_before_diverged(packaged: Recorded
 
 
 def restamp(root: Path, files: list[Path]) -> None:
-    import msgspec
-
-    stamps = root.parent / "stamps"
-    known = msgspec.msgpack.decode(stamps.read_bytes())
-    for file in files:
-        found = file.stat()
-        known[str(file.relative_to(root))] = [
-            found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-        ]  # fmt: skip
-    stamps.write_bytes(msgspec.msgpack.encode(known))
+    now, _ = seal.survey(root)
+    changed = {name: now[name] for name in (str(file.relative_to(root)) for file in files)}
+    seal.write_stamps(root.parent, seal.read_stamps(root.parent) | changed)
 
 
 # --- unrebuildable ---------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from runner.environment import seal
 from runner.environment.check import check_full, check_quick
-from runner.environment.farm import merge
+from runner.environment.farm import MOST_KEPT, RECIPE, Environment, merge
 from runner.environment.layout import FILE, PYTHON, SYMLINK, Entry, folders_of
 from runner.environment.project import Project
 from runner.environment.tree import tree_folder
@@ -103,6 +104,29 @@ def test_environments_share_their_files_and_stay_clean(builder: Any) -> None:
     tree = tree_folder(builder.cache, a, builder.interpreter)
     stamps, _ = seal.survey(tree / seal.ROOT)
     assert seal.read_stamps(tree) == stamps, "linking again would hash what is fresh"
+
+
+def test_environments_long_unused_go_unless_a_run_holds_them(builder: Any) -> None:
+    def build(number: int) -> Environment:
+        wheel = builder.shelf.make(f"p{number}", {f"p{number}.py": ""})
+        made: Environment = builder.build(wheel, compile_trees=lambda trees: None)
+        os.utime(made.folder / RECIPE, (number, number))
+        return made
+
+    first = [build(number) for number in range(MOST_KEPT)]
+    assert all(one.path.exists() for one in first)
+    held = os.open(first[0].folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        assert not build(1).made, "using one again makes it the latest"
+        os.utime(first[1].folder / RECIPE)
+        build(MOST_KEPT), build(MOST_KEPT + 1)
+        assert [one.path.exists() for one in first[:5]] == [True, True, False, True, True]
+    finally:
+        os.close(held)
+    build(MOST_KEPT + 2)
+    assert not first[0].path.exists()
+    assert builder.build(builder.shelf.make("p2", {"p2.py": ""}), compile_trees=lambda trees: None).made
 
 
 # --- what packages bring -----------------------------------------------------------------------------------

@@ -55,6 +55,7 @@ def test_null_is_allowed_only_where_it_means_something() -> None:
     assert allowed == {
         "spec": set(),
         "record": set(),
+        "fsck": set(),
         "workfile": {
             f"{job}/python/anyOf",
             f"{job}/env/additionalProperties/anyOf",

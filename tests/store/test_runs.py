@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import fcntl
+import os
 import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -18,6 +23,7 @@ from runner.state.spec import Access, Image, RunInfo, State, StateSpec, ToolInfo
 from runner.store.index import Row, rows
 from runner.store.runs import Run, RunStatus, new_run_id, resolve_run_id, run_ids
 from runner.store.store import Store, open_store
+from tests.conftest import until
 
 STATE = State(
     command=("true",),
@@ -114,6 +120,9 @@ def test_two_copies_that_differ_are_told(store: Store, tmp_path: Path, name: str
 def test_a_record_of_another_spec_is_told(store: Store) -> None:
     run = finished(store, None)
     (run.folder / "spec.yaml").write_bytes((run.folder / "spec.yaml").read_bytes() + b"\n")
+    with pytest.raises(TamperedError, match="is not what was written"):
+        run.spec_and_record()
+    (run.folder / "sums").unlink()
     with pytest.raises(TamperedError, match="not the one that its record was made for"):
         run.spec_and_record()
 
@@ -176,3 +185,43 @@ def test_what_may_change_is_not_indexed(store: Store, tmp_path: Path) -> None:
     (run.folder / "record.json").unlink()
     run.write_record(record_of("j-1", spec, exit_code=3))
     assert [(row.outcome, row.exit_code) for row in listed(store, tmp_path)] == [("failed", 3)]
+
+
+def test_a_held_folder_is_locked_until_the_run_ends(store: Store, tmp_path: Path) -> None:
+    run, folder = Run(store, "j-20260101-aaaaaa", None), tmp_path / "environment"
+    assert not run.hold(folder), "it was dropped before it could be held"
+    folder.mkdir()
+    assert run.hold(folder)
+    with folder_opened(folder) as other:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        run.end()
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_folder_that_lost_its_name_while_it_was_waited_for_is_not_held(store: Store, tmp_path: Path) -> None:
+    run, folder = Run(store, "j-20260101-aaaaaa", None), tmp_path / "environment"
+    folder.mkdir()
+    with folder_opened(folder) as other, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        held = pool.submit(run.hold, folder)
+        until(lambda: "->" in waiting(other), "somebody waiting for the lock")
+        folder.rename(tmp_path / "gone")
+        fcntl.flock(other, fcntl.LOCK_UN)
+        assert not held.result()
+    run.end()
+
+
+def waiting(descriptor: int) -> str:
+    """The lines of /proc/locks about a file; `->` marks who waits."""
+    inode = f":{os.fstat(descriptor).st_ino} "
+    return "".join(line for line in Path("/proc/locks").read_text().splitlines() if inode in line)
+
+
+@contextmanager
+def folder_opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""What is tried for long: kills, crowds, faults, leaks."""
