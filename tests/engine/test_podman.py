@@ -26,7 +26,7 @@ from tests.conftest import ROOT, Done, Workspace, absent, until
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
-SUITE = "execute outputs signals secrets replay".split()
+SUITE = "execute signals secrets replay".split()
 
 _RULES = "it would leave rules in the machine's firewall; an open network is tried below, in a namespace"
 # What is not run against podman, and why.
