@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from docker import APIClient
 
 DEFAULT_PROCESSES = 4096
+DEFAULT_SHM_BYTES = 64 << 20
 FIRST_TO_GO = 1000
 """When the machine's memory ends, a container ends before anything else does."""
 
@@ -79,7 +80,7 @@ def container_config(client: APIClient, request: ContainerRequest) -> dict[str, 
         log_config={"Type": "none"},
         mem_limit=limits.memory,
         memswap_limit=limits.memory,
-        shm_size=limits.shm,
+        shm_size=limits.shm or DEFAULT_SHM_BYTES,
         nano_cpus=int(limits.cpus * 1e9) if limits.cpus else None,
         pids_limit=limits.processes or DEFAULT_PROCESSES,
     )

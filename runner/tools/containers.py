@@ -23,7 +23,7 @@ import msgspec
 
 from runner.errors import OutsideError
 from runner.state.spec import Image, ImageConfig
-from runner.tools import engine_answers
+from runner.tools import engine_answers, podman
 from runner.tools.attached import TICK_S, Attached, Stopping, Watch
 from runner.tools.container_request import ContainerRequest, Ended, container_config, deadline_of, program_of
 from runner.tools.docker_context import context_host
@@ -44,9 +44,11 @@ if TYPE_CHECKING:
 LABEL_STORE = "replay.store"
 LABEL_RUN = "replay.run"
 STALLED_S = 120
-# What the engine's init process, tini, says when it cannot start the program, and its exit codes then.
-_NOT_STARTED = re.compile(rb"\[FATAL tini \(\d+\)\] exec (.+) failed: (.+)\n")
-_NOT_STARTED_CODES = (126, 127)
+# What the engine's init process, tini or catatonit, says when it cannot start the program, and its exit codes then.
+_NOT_STARTED = re.compile(
+    rb"(?:\[FATAL tini \(\d+\)\] exec .+ failed|ERROR \(catatonit:\d+\): failed to exec pid1): (.+)\n"
+)
+_NOT_STARTED_CODES = (1, 126, 127)
 _MOST_SAID = 4096
 _START_ENGINE = "start it (`systemctl start docker`, Docker Desktop, or `make engine` here); `replay doctor` tells more"
 
@@ -79,6 +81,7 @@ class Engine:
         self._say = say
         self._labels = {LABEL_STORE: store_id} if store_id else {}
         self._sees_files: bool | None = True if where.startswith(("unix:", "npipe:")) else None
+        self._info: dict[str, Any] | None = None
         self.where = where
 
     # --- facts
@@ -86,6 +89,16 @@ class Engine:
     def version(self) -> dict[str, Any]:
         with self._errors("ask the engine for its version"):
             return engine_answers.read(self._client.version(api_version=False), dict[str, Any])
+
+    def is_podman(self) -> bool:
+        return podman.is_podman(self.version())
+
+    def info(self) -> dict[str, Any]:
+        """Asked once. Whether the engine is rootless, and what it can limit."""
+        if self._info is None:
+            with self._errors("ask the engine about itself"):
+                self._info = dict(self._client.info())
+        return self._info
 
     # --- images
 
@@ -149,11 +162,9 @@ class Engine:
 
     def import_tar(self, tar: Path, tag: str, changes: list[str]) -> EngineImage:
         """A one-layer image from a file system tar."""
-        repository, _, name = tag.partition(":")
         with self._errors(f"import {tar}"):
-            answer = self._client.import_image_from_file(
-                str(tar), repository=repository, tag=name or "latest", changes=changes
-            )
+            # podman has no eyes for a tag of its own
+            answer = self._client.import_image_from_file(str(tar), repository=tag, changes=changes)
         for line in answer.splitlines():
             if error := engine_answers.error_in(engine_answers.read_json(line)):
                 raise OutsideError(f"the engine refused {tar}", error)
@@ -266,9 +277,13 @@ class Engine:
     def _create(self, request: ContainerRequest) -> str:
         from docker.errors import APIError
 
+        config = container_config(self._client, request)
+        if self.is_podman():
+            podman.refuse_ignored(request.limits, self.info())
+            config = podman.adapted(config, self.info())
         with self._errors("create a container"):
             try:
-                created = self._client.create_container_from_config(container_config(self._client, request))
+                created = self._client.create_container_from_config(config)
             except APIError as error:
                 raise create_error(error) from error
         return str(created["Id"])
@@ -307,7 +322,7 @@ class Engine:
 
     def _follow(self, stream: Attached, sink: OutputSink, interrupts: Interrupts, stopping: Stopping) -> str | None:
         """Pass output on until the stream ends; what the engine said if it could not start the program."""
-        said = b""  # tini writes its line in pieces
+        said = b""  # it is written in pieces
         while True:
             waiting: list[Attached | Interrupts] = [stream] if interrupts.count else [stream, interrupts]
             ready, _, _ = select.select(waiting, [], [], TICK_S)
@@ -315,7 +330,7 @@ class Engine:
                 frames = stream.read()
                 if frames is None:
                     match = _NOT_STARTED.fullmatch(said)
-                    return match[2].decode(errors="replace") if match else None
+                    return match[1].decode(errors="replace") if match else None
                 for kind, data in frames:
                     if len(said) < _MOST_SAID:
                         said += data
