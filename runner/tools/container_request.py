@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +109,20 @@ def container_config(client: APIClient, request: ContainerRequest) -> dict[str, 
 
 def deadline_of(started: float, request: ContainerRequest) -> float | None:
     return started + request.limits.time if request.limits.time else None
+
+
+def lifespan(state: dict[str, Any], more_s: float = 0) -> tuple[str, str]:
+    """When a container that has ended started and ended, by its engine's clock, as that takes times: in seconds."""
+    start, end = (datetime.datetime.fromisoformat(state[name]).timestamp() for name in ("StartedAt", "FinishedAt"))
+    return f"{start:.6f}", f"{end + more_s:.6f}"
+
+
+def stopped_late(state: dict[str, Any], duration_s: float, request: ContainerRequest) -> str | None:
+    """Whether a container that ended by itself had outlived its limit before anybody looked. The engine's clock tells
+    best, this process's in case that one jumped."""
+    start, end = lifespan(state)
+    lived = min(float(end) - float(start), duration_s)
+    return "time-limit" if request.limits.time and lived > request.limits.time else None
 
 
 def program_of(request: ContainerRequest) -> str:
