@@ -31,6 +31,7 @@ test: setup engine ## all tests but the slow ones
 	$(pytest) -q -n 2 -m "not slow"
 
 test-slow: setup engine ## the long corpora
+	-@$(python) -m pip install --quiet --no-deps --only-binary :all: --require-hashes -r .ci/fuzz.txt
 	$(pytest) -q -n 2 -m slow
 
 bench: setup engine ## what a run costs against the bare container, side by side

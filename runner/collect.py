@@ -17,6 +17,7 @@ from runner.environment.tree import tree_folder
 from runner.layers import code, data, image
 from runner.layers.dependencies import read_lock
 from runner.state.digest import Digest, hex_of
+from runner.state.plain import MALFORMED
 from runner.state.record import Record
 from runner.state.spec import State, StateSpec, Wheel
 from runner.store.files import is_locked, remove_tree
@@ -99,7 +100,7 @@ def _unused_locks(store: Store, needed: set[Digest]) -> Iterator[Path]:
     for path in sorted(store.locks.glob("*.json")):
         try:
             lock = read_lock(path.read_bytes())
-        except msgspec.DecodeError:
+        except MALFORMED:
             yield path
             continue
         if any(Digest(wheel.sha256) not in needed for wheel in lock.wheels):
@@ -110,7 +111,7 @@ def _unused_images(store: Store, needed: set[Digest]) -> Iterator[Path]:
     for path in sorted(store.images.glob("*.json")):
         try:
             archive = image.read_archive(path.read_bytes())
-        except msgspec.DecodeError:
+        except MALFORMED:
             yield path
             continue
         if Digest(archive.config) not in needed:

@@ -15,7 +15,7 @@ import msgspec
 
 from runner.errors import ReplayError
 from runner.store.store import find_store
-from runner.tools import containers, git
+from runner.tools import containers, git, podman
 from runner.workspace import WORKFILE, open_workspace
 
 _LOW_DISK_BYTES = 5 << 30
@@ -41,11 +41,20 @@ def _python(_start: Path, _store: Path | None) -> Iterator[Finding]:
 def _engine(_start: Path, _store: Path | None) -> Iterator[Finding]:
     try:
         engine = containers.connect()
-        version = engine.version()
+        version, info = engine.version(), engine.info()
     except ReplayError as error:
         yield Finding("engine", "missing", f"{error.what}: {error.why}"[:200], _engine_command())
         return
-    yield Finding("engine", "ok", f"{version.get('Version')} at {engine.where}")
+    name = "podman" if engine.is_podman() else "docker"
+    rootless = ", rootless," if podman.is_rootless(info) else ""
+    yield Finding("engine", "ok", f"{name} {version.get('Version')}{rootless} at {engine.where}")
+    if engine.is_podman() and podman.ignores_limits(info):
+        yield Finding(
+            "limits",
+            "warning",
+            "podman ignores them, rootless on cgroup v1: jobs that declare memory, cpus or processes are not run",
+            "sudo podman system service --time=0 unix:///run/podman/podman.sock &",
+        )
     if not shutil.which("docker"):
         yield Finding(
             "docker client", "warning", "Dockerfiles cannot be built", "install the docker client (docker-cli)"

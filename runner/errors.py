@@ -23,20 +23,28 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
+LONGEST_LINE = 800
+
+
 class ReplayError(Exception):
     """A failure that the user can act on.
 
     `what` says in one line what failed, `why` gives the reason with file and line where there is one,
-    `next` the command or edit that mends it.
+    `next` the command or edit that mends it. Where there are several reasons, `why` has a line for each. A line that
+    something read made too long is cut in its middle.
     """
 
     code: Exit = Exit.USAGE
 
     def __init__(self, what: str, why: str = "", next: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.why = why
-        self.next = next
+        self.what = _cut(" ".join(what.splitlines()))
+        self.why = "\n".join(map(_cut, why.split("\n")))
+        self.next = _cut(" ".join(next.splitlines()))
+        super().__init__(self.what)
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} … {line[-LONGEST_LINE // 2 :]}"
 
 
 class UsageError(ReplayError):

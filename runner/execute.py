@@ -23,7 +23,7 @@ from runner.state.paths import STDOUT as STDOUT_NAME
 from runner.state.paths import covers
 from runner.state.record import Outcome, Output, OutputProblem
 from runner.state.spec import Image, State
-from runner.store.files import entries_below, give, remove_tree
+from runner.store.files import entries_below, give, is_within, remove_tree
 from runner.store.runs import Run
 from runner.store.store import Store
 from runner.tools.attached import Watch
@@ -36,6 +36,7 @@ WORKSPACE = "/workspace"
 ENVIRONMENT = "/opt/replay/env"
 HOME = "/home/replay"
 USER = "replay"
+HOSTNAME = "replay"
 _ROOT_CALLER_UID = 1000
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LEAST_FREE_BYTES = 512 << 20
@@ -140,6 +141,9 @@ def lay_out(scratch: Path, prepared: Prepared, owner: tuple[int, int]) -> None:
         "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
     )
     (scratch / "group").write_text(f"root:x:0:\n{USER}:x:{owner[1]}:\nnogroup:x:65534:\n")
+    (scratch / "hosts").write_text(f"127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.0.1\t{HOSTNAME}\n")
+    (scratch / "hostname").write_text(f"{HOSTNAME}\n")
+    (scratch / "resolv.conf").touch()
     for mount in prepared.mounts:
         if mount.target.startswith(WORKSPACE + "/"):
             _mount_point(prepared.workspace, mount.target.removeprefix(WORKSPACE + "/"), mount.source)
@@ -157,13 +161,16 @@ def container_request(
 ) -> ContainerRequest:
     """What the engine is asked for; a pure function of the state but for host paths and user ids."""
     scratch, entrypoint = run.scratch, state.image.config.entrypoint or ()
-    own = (
+    own: tuple[Mount, ...] = (
         Mount(prepared.workspace, WORKSPACE, read_only=False),
         Mount(scratch / "home", HOME, read_only=False, scratch=True),
         Mount(scratch / "tmp", "/tmp", read_only=False, scratch=True),
         Mount(scratch / "passwd", "/etc/passwd"),
         Mount(scratch / "group", "/etc/group"),
     )
+    if state.access.network == "none":
+        # An engine's own tell of the machine: its names and addresses, its name server.
+        own += tuple(Mount(scratch / name, f"/etc/{name}") for name in ("hosts", "hostname", "resolv.conf"))
     return ContainerRequest(
         image=prepared.image,
         command=("sh", "-c", _SHIM, "replay", *entrypoint, *state.command) if secrets else state.command,
@@ -172,6 +179,7 @@ def container_request(
         mounts=own + prepared.mounts,
         user=f"{owner[0]}:{owner[1]}",
         workdir=WORKSPACE,
+        hostname=HOSTNAME,
         network="bridge" if state.access.network == "open" else "none",
         limits=state.access.limits,
         labels={LABEL_STORE: store.id, LABEL_RUN: run.id},
@@ -256,7 +264,7 @@ def _mounted(prepared: Prepared) -> list[str]:
 
 def _mount_point(workspace: Path, path: str, source: Path) -> None:
     place = workspace / path
-    if not place.resolve().is_relative_to(workspace.resolve()):
+    if not is_within(workspace, place):
         raise UsageError(f"{path} cannot be mounted", "a link in the code leads out of the workspace there")
     if source.is_dir():
         place.mkdir(parents=True, exist_ok=True)

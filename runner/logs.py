@@ -6,6 +6,7 @@ the two can be shown as they were interleaved.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ _FILES = {STDOUT: "stdout", STDERR: "stderr"}
 _LETTERS = {STDOUT: "o", STDERR: "e"}
 MASK = b"***"
 _CHUNK = 1 << 18
+_MOST_DIGITS = 20
 
 Echo = Callable[[int, bytes], None]
 
@@ -122,9 +124,9 @@ def read_log(folder: Path) -> Iterator[tuple[int, bytes]]:
         order = folder / "order"
         for line in order.open("rb") if order.is_file() else ():
             parts = line.split()
-            if len(parts) == 3 and parts[1] in files and parts[2].isdigit():
+            if len(parts) == 3 and parts[1] in files and parts[2].isdigit() and len(parts[2]) < _MOST_DIGITS:
                 stream, file = files[parts[1]]
-                yield stream, file.read(int(parts[2]))
+                yield stream, file.read(min(int(parts[2]), os.fstat(file.fileno()).st_size))
         for stream, file in files.values():
             while rest := file.read(_CHUNK):
                 yield stream, rest

@@ -82,7 +82,7 @@ def _below(
         if (masked := _without(path, values)) != path:
             yield OutputProblem(_shown(masked), "secret", "its name holds the value of a secret")
             continue
-        at = _at(root, folder, name, path, mounted)
+        at = _at(root, folder, name, path, mounted, values)
         if not isinstance(at, Path):
             yield at
             continue
@@ -97,10 +97,12 @@ def _below(
             waiting += [(at, name, f"{path}/{name}", inside) for name in names]
 
 
-def _at(root: Path, folder: Path, name: str, path: str, mounted: Collection[str]) -> Path | _Found | OutputProblem:
+def _at(
+    root: Path, folder: Path, name: str, path: str, mounted: Collection[str], values: Sequence[bytes]
+) -> Path | _Found | OutputProblem:
     """What `path`, which is `name` in `folder`, leads to: a folder, a file to take, or a problem."""
     try:
-        place = _resolve(root, folder, name, path)
+        place = _resolve(root, folder, name, path, values)
         if isinstance(place, OutputProblem):
             return place
         mode = place.lstat().st_mode
@@ -142,7 +144,7 @@ _KINDS = {
 }
 
 
-def _resolve(root: Path, folder: Path, name: str, path: str) -> Path | OutputProblem:
+def _resolve(root: Path, folder: Path, name: str, path: str, values: Sequence[bytes]) -> Path | OutputProblem:
     """Where `name` in `folder` leads, links followed one by one as the job saw them, `root` being /workspace."""
     here, rest, hops = folder, name.split("/"), 0
     while rest:
@@ -163,7 +165,7 @@ def _resolve(root: Path, folder: Path, name: str, path: str) -> Path | OutputPro
                 return OutputProblem(_shown(path), "outside", "links in a circle")
             if os.path.isabs(target):
                 if not (target == "/workspace" or target.startswith("/workspace/")):
-                    return OutputProblem(_shown(path), "outside", f"a link to {_shown(target)}")
+                    return OutputProblem(_shown(path), "outside", f"a link to {_shown(_without(target, values))}")
                 here, target = root, target.removeprefix("/workspace").lstrip("/")
             else:
                 here = here.parent

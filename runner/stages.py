@@ -92,8 +92,11 @@ def _resolved(root: Path, name: str, key: str, template: str) -> str:
             f"{_LOCK} does not hold it resolved",
             f"`dvc repro {name}` or `dvc commit`, or write the command in replay.yaml",
         )
-    command = stages[name][key]
-    return " && ".join(command) if isinstance(command, list) else str(command)
+    locked = stages[name]
+    command = locked.get(key) if isinstance(locked, dict) else None
+    if not isinstance(command, str) and not (command and _is_list_of_names(command)):
+        raise _cannot_be_a_job(name, f"{_LOCK} holds no {key} of it")
+    return " && ".join(map(str, command)) if isinstance(command, list) else command
 
 
 def _data(root: Path, name: str, stage: dict[str, Any]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -54,7 +55,7 @@ class Workspace(msgspec.Struct, frozen=True):
     def find_run(self, part: str) -> Run:
         """The run that `part` names: any unique part of a run-id, or the path of a spec."""
         path = Path(part)
-        if part.endswith((".yaml", ".yml")) and path.is_file():
+        if part.endswith((".yaml", ".yml")) and os.path.isfile(path):
             spec, _ = read_spec(path)
             return Run(self.store, spec.run.id, path.absolute().parent, path.absolute())
         if is_run_id(part) and self.run(part).has_spec():

@@ -27,6 +27,7 @@ from runner.environment.seal import ROOT, Stamps
 from runner.environment.tree import FORMAT, FindWheel, Tree, open_trees
 from runner.errors import OutsideError, UsageError
 from runner.state.digest import Digest, canonical, digest_value, hex_of
+from runner.state.plain import MALFORMED
 from runner.state.spec import Value, Wheel
 
 RECIPE = "recipe"
@@ -67,7 +68,7 @@ def read_recipe(folder: Path) -> Recipe | None:
     """What the environment in the sealed folder was made of; None when that cannot be read."""
     try:
         return msgspec.json.decode((folder / RECIPE).read_bytes(), type=Recipe)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *MALFORMED):
         return None
 
 

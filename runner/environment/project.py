@@ -56,7 +56,7 @@ def read_project(pyproject: bytes, has_src: bool) -> Project | None:
     try:
         table = msgspec.convert(tomllib.loads(pyproject.decode()), _Document).project
         return _project_of(table, ("src",) if has_src else (".",)) if table else None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         why = str(error).replace("`$.", "`")
         raise UsageError("pyproject.toml does not describe a package", why, "mend it in pyproject.toml") from None
 

@@ -25,6 +25,7 @@ import msgspec
 from runner.environment.layout import Entry, manifest_bytes
 from runner.state.checked import with_check, without_check
 from runner.state.digest import Digest, digest_bytes, is_digest
+from runner.state.plain import MALFORMED
 
 ROOT = "root"
 MANIFEST = "manifest"
@@ -143,7 +144,10 @@ def manifest_of(folder: Path) -> bytes:
 
 def parse_manifest(manifest: bytes) -> tuple[Entry, ...]:
     """Raises `ValueError` when it is none."""
-    return tuple(_entries.decode_lines(manifest))
+    try:
+        return tuple(_entries.decode_lines(manifest))
+    except MALFORMED as error:
+        raise ValueError(f"it is no manifest: {error}") from None
 
 
 def read_digest(folder: Path) -> Digest | None:
@@ -159,7 +163,7 @@ def read_stamps(folder: Path) -> Stamps:
     """Nothing when they cannot be read."""
     try:
         return _stamps.decode(without_check((folder / STAMPS).read_bytes()))
-    except (OSError, ValueError):
+    except (OSError, *MALFORMED):
         return {}
 
 

@@ -11,11 +11,12 @@ import configparser
 import csv
 import errno
 import hashlib
-import lzma
+import math
 import os
 import posixpath
 import stat
 import struct
+import unicodedata
 import zipfile
 import zlib
 from collections import deque
@@ -45,6 +46,9 @@ LARGEST_WHEEL = 20 << 30
 LARGEST_METADATA = 64 << 20
 """Bytes that one file read into memory (METADATA, RECORD, …) may have."""
 
+MOST_BUILDS = 10_000
+"""Tags that a wheel may have: three dotted lists in one line multiply."""
+
 _CHUNK = 1 << 20
 _LEFT_OUT = {"INSTALLER", "REQUESTED", "direct_url.json", "RECORD", "RECORD.jws", "RECORD.p7s"}
 _HASHES = {"sha256", "sha384", "sha512"}
@@ -53,7 +57,6 @@ _BAD_PLACE = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, err
 _MALFORMED = (
     zipfile.BadZipFile,
     zlib.error,
-    lzma.LZMAError,
     struct.error,
     csv.Error,
     configparser.Error,
@@ -86,7 +89,10 @@ def unpack(wheel_path: Path, expected: Wheel, into: Path, interpreter: Interpret
             raise TamperedError(
                 f"{expected.wheel} was altered after it was built", str(error), _lock_another(expected)
             ) from None
-        except _MALFORMED as error:
+        except (*_MALFORMED, OSError) as error:
+            # An archive may point to a place before its start.
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise
             reason = str(error) or type(error).__name__
             raise UsageError(f"{expected.wheel} cannot be installed", reason, _lock_another(expected)) from error
 
@@ -137,6 +143,8 @@ def _check_members(members: list[zipfile.ZipInfo]) -> None:
         raise ValueError(f"it would unpack to {total} bytes; the limit is {LARGEST_WHEEL}")
     seen = set()
     for member in members:
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"it holds {member.filename} compressed in a way that wheels are not")
         if not _is_safe(member.orig_filename):
             raise ValueError(f"it holds a file named {member.orig_filename!r}, which may lead outside")
         if stat.S_IFMT(member.external_attr >> 16) not in (
@@ -153,7 +161,7 @@ def _is_safe(name: str) -> bool:
     """Relative, without `..`, and the same name to every program that reads it."""
     parts = name.removesuffix("/").split("/")
     return not any(part in ("", ".", "..") for part in parts) and not any(
-        character < " " or character in "\\\x7f" for character in name
+        character == "\\" or unicodedata.category(character) in ("Cc", "Cs") for character in name
     )
 
 
@@ -168,9 +176,16 @@ def _check_agreement(source: WheelFile, expected: Wheel) -> None:
         if (canonicalize_name(str(its_name)), Version(str(its_version))) != (name, version):
             raise ValueError(f"its file name says {name} {version}, {where} says {its_name} {its_version}")
     declared = parse_metadata_file(source.read_dist_info("WHEEL")).get_all("Tag", [])
+    if sum(map(_builds_of, declared)) > MOST_BUILDS:
+        raise ValueError(f"its WHEEL file says that it is made for more than {MOST_BUILDS} kinds of interpreter")
     builds = {(tag.interpreter, tag.abi) for line in declared for tag in parse_tag(line)}
     if builds and builds.isdisjoint((tag.interpreter, tag.abi) for tag in tags):
         raise ValueError(f"its file name says {min(map(str, tags))}, its WHEEL file says {min(declared)}")
+
+
+def _builds_of(tags: str) -> int:
+    """How many tags a line such as `py2.py3-none-any` stands for."""
+    return math.prod(part.count(".") + 1 for part in tags.split("-"))
 
 
 class _CheckedWheel(WheelFile):

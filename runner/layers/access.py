@@ -76,7 +76,7 @@ def _read(name: str, reference: str, root: Path, caller: Mapping[str, str]) -> b
             )
         value = caller[where].encode(errors="surrogateescape")
     elif kind == "file" and where:
-        value = _read_file(name, root / Path(where).expanduser())
+        value = _read_file(name, root, where)
     else:
         raise UsageError(f"secret {name} is no reference to a value", next="write `env:NAME` or `file:PATH`")
     if not value or b"\0" in value:
@@ -84,11 +84,12 @@ def _read(name: str, reference: str, root: Path, caller: Mapping[str, str]) -> b
     return value
 
 
-def _read_file(name: str, path: Path) -> bytes:
+def _read_file(name: str, root: Path, where: str) -> bytes:
     try:
-        return path.read_bytes().removesuffix(b"\n")
-    except OSError as error:
-        raise UsageError(f"secret {name}: cannot read {path}", error.strerror or "") from error
+        return (root / Path(where).expanduser()).read_bytes().removesuffix(b"\n")
+    except (OSError, RuntimeError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"secret {name}: cannot read {where}", why, "correct the path in replay.yaml") from error
 
 
 def _size(name: str, value: str | int | None) -> int | None:
@@ -97,10 +98,10 @@ def _size(name: str, value: str | int | None) -> int | None:
     match = _SIZE.match(value.strip())
     if not match:
         raise UsageError(f"limits.{name}: {value!r} is no size", next="write bytes, or like 512m or 2g")
-    size = int(float(match[1]) * _SIZE_UNITS[match[2].lower()])
+    size = float(match[1]) * _SIZE_UNITS[match[2].lower()]
     if size >= 1 << 63:
         raise UsageError(f"limits.{name}: {value!r} is more than any machine has", next="write less, or leave it out")
-    return _positive(name, size)
+    return _positive(name, int(size))
 
 
 def _time(name: str, value: str | float | None) -> float | None:
@@ -109,7 +110,10 @@ def _time(name: str, value: str | float | None) -> float | None:
     match = _TIME.match(value.strip())
     if not match:
         raise UsageError(f"limits.{name}: {value!r} is no time", next="write seconds, or like 90s, 30m or 1h")
-    return _positive(name, float(match[1]) * _TIME_UNITS[match[2].lower()])
+    seconds = float(match[1]) * _TIME_UNITS[match[2].lower()]
+    if seconds >= 1 << 63:
+        raise UsageError(f"limits.{name}: {value!r} is more than any machine has", next="write less, or leave it out")
+    return _positive(name, seconds)
 
 
 def _positive(name: str, value: _Number | None) -> _Number | None:

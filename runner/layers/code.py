@@ -11,14 +11,16 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from runner.errors import TamperedError, UsageError
 from runner.state.digest import Digest, canonical, digest_bytes, digest_file
-from runner.state.paths import covers
+from runner.state.paths import covers, listing_problem
+from runner.state.plain import MALFORMED
+from runner.state.spec import Sha256
 from runner.store.blobs import copy_out
 from runner.store.store import Store
 from runner.tools import git
@@ -36,7 +38,7 @@ class CodeFile(msgspec.Struct, frozen=True, omit_defaults=True, array_like=True,
 
     path: str
     kind: Literal["file", "executable", "link"]
-    sha256: str
+    sha256: Sha256
 
 
 def observe(root: Path, owned: Collection[str]) -> tuple[CodeFile, ...]:
@@ -67,12 +69,10 @@ def files_of(store: Store, digest: Digest) -> tuple[CodeFile, ...]:
     """The list that `digest` names. Raises `TamperedError` when it is not one."""
     try:
         files = msgspec.json.decode(store.blobs.read(digest), type=tuple[CodeFile, ...])
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise TamperedError(f"blob {digest} is not a list of code files", str(error)) from error
-    for file in files:
-        pure = PurePosixPath(file.path)
-        if pure.is_absolute() or ".." in pure.parts or not pure.parts:
-            raise TamperedError("the recorded code names a path outside the workspace", repr(file.path))
+    if problem := listing_problem([file.path for file in files]):
+        raise TamperedError(f"blob {digest} is no list of code files that can be restored", problem)
     return files
 
 
@@ -143,9 +143,9 @@ def _describe(root: Path, path: str) -> CodeFile | None:
             return CodeFile(path, "link", digest_bytes(_link_target(root, path)))
         if stat.S_ISREG(mode):
             return CodeFile(path, "executable" if mode & 0o100 else "file", digest_file(full))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except PermissionError as error:
+    except OSError as error:
         raise UsageError(
             f"cannot read {path}", str(error), f"make it readable, or list {path} in .gitignore"
         ) from error

@@ -11,7 +11,8 @@ with a fixed mark.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Collection, Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,10 +24,11 @@ from runner.environment import seal
 from runner.environment.layout import FILE, Entry, folders_of
 from runner.errors import TamperedError, UnrebuildableError, UsageError
 from runner.state.checked import with_check, without_check
-from runner.state.digest import Digest, digest_value, hex_of
-from runner.state.paths import inside
-from runner.state.spec import DataSeen, DvcPin
-from runner.store.files import link_or_copy, write_atomic
+from runner.state.digest import Digest, digest_value, hex_of, is_digest
+from runner.state.paths import inside, listing_problem
+from runner.state.plain import MALFORMED
+from runner.state.spec import DataSeen, DvcPin, Sha256
+from runner.store.files import is_within, link_or_copy, write_atomic
 from runner.store.store import Store
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class DataFile(msgspec.Struct, frozen=True, array_like=True):
 class Version(msgspec.Struct, frozen=True):
     """A data path at one version, as the store knows it."""
 
-    digest: str
+    digest: Sha256
     size: int
     nfiles: int | None = None
 
@@ -81,8 +83,8 @@ def observe_model(store: Store, root: Path, path: str) -> tuple[str, Version, Da
     except UsageError as untracked:
         if not file.is_file() or "not tracked" not in untracked.what:
             raise
-    if root.resolve() not in file.resolve().parents:
-        raise UsageError(f"model: {path} is a link to a file outside the workspace", str(file.resolve()))
+    if not is_within(root, file):
+        raise UsageError(f"model: {path} is a link to a file outside the workspace", os.path.realpath(file))
     hashes = StatCache(store.cache, file).hashes(file)
     if not store.blobs.has(hashes.sha256):
         store.blobs.put_file(file)
@@ -92,7 +94,7 @@ def observe_model(store: Store, root: Path, path: str) -> tuple[str, Version, Da
 def _known(store: Store, tracked: dvc.Tracked) -> Version | None:
     try:
         version = read_version(_version_path(store, tracked).read_bytes())
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, *MALFORMED):
         return None
     return version if store.blobs.has(Digest(version.digest)) else None
 
@@ -201,7 +203,7 @@ def files_of(store: Store, digest: Digest) -> tuple[DataFile, ...] | None:
     listing = store.blobs.read(digest)
     try:
         return msgspec.json.decode(listing[len(_MARK) : -1], type=tuple[DataFile, ...])
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise TamperedError(f"blob {digest} is not a listing of data files", str(error)) from error
 
 
@@ -315,9 +317,9 @@ def discard(store: Store, digest: Digest) -> None:
 
 
 def _make_view(store: Store, digest: Digest) -> None:
-    files = files_of(store, digest) or (DataFile("", digest, store.blobs.path(digest).stat().st_size),)
-    for file in files:
-        _check_inside(file.path)
+    listed = files_of(store, digest)
+    _refuse_misleading(digest, listed or ())
+    files = (DataFile("", digest, store.blobs.path(digest).stat().st_size),) if listed is None else listed
     with seal.staging(store.cache) as stage:
         target = stage / "made" / seal.ROOT
         _make_folders(target, (file.path for file in files))
@@ -337,7 +339,10 @@ def _make_folders(target: Path, paths: Iterable[str]) -> None:
         (target / folder).mkdir()
 
 
-def _check_inside(path: str) -> None:
-    """Raises `TamperedError` for a listing's path that would leave its folder."""
-    if path.startswith("/") or ".." in path.split("/"):
-        raise TamperedError("a listing of data files names a path outside its folder", repr(path))
+def _refuse_misleading(digest: Digest, files: Collection[DataFile]) -> None:
+    """Raises `TamperedError` for a listing that cannot be laid out, or whose digests are none."""
+    problem = listing_problem([file.path for file in files])
+    if problem is None and not all(is_digest(file.sha256) for file in files):
+        problem = "a digest in it is none"
+    if problem:
+        raise TamperedError(f"blob {digest} is no listing of data files that can be restored", problem)

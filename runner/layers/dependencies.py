@@ -26,6 +26,7 @@ from runner.state.checked import checked_if_marked, with_check
 from runner.state.digest import Digest, digest_bytes, digest_value, hex_of
 from runner.state.job import Job
 from runner.state.paths import inside
+from runner.state.plain import MALFORMED
 from runner.state.spec import Dependencies, DependenciesSeen, Wheel
 from runner.store.files import give, remove_tree, write_atomic
 from runner.store.store import Store
@@ -119,28 +120,40 @@ def owned_files(root: Path, declared: str) -> set[str]:
     return set() if Path(path).name == PYPROJECT else requirements.files(root, path)
 
 
+class _Table(msgspec.Struct, frozen=True, rename="kebab"):
+    """What is read of `[project]` for its dependencies."""
+
+    dynamic: tuple[str, ...] = ()
+    dependencies: tuple[str, ...] = ()
+    optional_dependencies: dict[str, tuple[str, ...]] = {}
+
+
+class _Document(msgspec.Struct):
+    project: _Table = _Table()
+
+
 def _from_pyproject(file: Path, path: str, extras: Sequence[str]) -> Requirements:
     import tomllib
 
     from runner.tools.requirements import Line, Requirements
 
     try:
-        project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {})
+        project = msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), _Document).project
     except FileNotFoundError:
         raise UsageError(f"dependencies: there is no {path}", next="create it, or correct replay.yaml") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"dependencies: {path} is not TOML", str(error)) from error
-    if "dependencies" in project.get("dynamic", ()):
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"dependencies: {path} cannot be read", str(error), f"correct {path}") from error
+    if "dependencies" in project.dynamic:
         raise UsageError(
             f"dependencies: {path} computes its dependencies",
             "`dynamic` names `dependencies`, so the file does not say what they are",
             "list them in a requirements.in and name that in replay.yaml, with `-e .` for the project itself",
         )
-    optional = project.get("optional-dependencies", {})
+    optional = project.optional_dependencies
     unknown = [extra for extra in extras if extra not in optional]
     if unknown:
         raise UsageError(f"dependencies: {path} has no extra {unknown[0]!r}", f"it has {', '.join(optional) or 'none'}")
-    texts = [*project.get("dependencies", ()), *(text for extra in extras for text in optional[extra])]
+    texts = [*project.dependencies, *(text for extra in extras for text in optional[extra])]
     return Requirements(tuple(Line(text=" ".join(text.split())) for text in texts), project=path == PYPROJECT)
 
 
@@ -148,7 +161,7 @@ def find_lock(store: Store, root: Path, wanted: Requirements, locker: Locker) ->
     """The lock made before for these requirements and this image, if all of its wheels are at hand."""
     try:
         lock = read_lock(_lock_path(store, root, wanted, locker).read_bytes())
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, *MALFORMED):
         return None
     return lock if all(store.blobs.has(Digest(wheel.sha256)) for wheel in lock.wheels) else None
 
@@ -237,7 +250,11 @@ def _stage_sources(root: Path, wanted: Requirements, inside_folder: Path) -> tup
 def _keep_wheel(store: Store, file: Path) -> Wheel:
     from packaging.utils import canonicalize_name, parse_wheel_filename
 
-    name, version, _, _ = parse_wheel_filename(file.name)
+    try:
+        name, version, _, _ = parse_wheel_filename(file.name)
+    except ValueError as error:
+        why = "its build gave it a name that no wheel may have"
+        raise UsageError(f"{file.name} cannot be locked", why, "require another version of it") from error
     digest, _ = store.blobs.adopt(file)
     return Wheel(name=canonicalize_name(name), version=str(version), wheel=file.name, sha256=digest)
 

@@ -11,7 +11,9 @@ import contextlib
 import gzip
 import io
 import json
+import os
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -21,7 +23,8 @@ import msgspec
 from runner.errors import OutsideError, UnrebuildableError, UsageError
 from runner.state.checked import checked_if_marked, with_check
 from runner.state.digest import Digest, digest_bytes, digest_value, hex_of
-from runner.state.spec import Image, ImageSeen
+from runner.state.plain import MALFORMED
+from runner.state.spec import Image, ImageSeen, Sha256
 from runner.store.files import write_atomic
 from runner.store.store import Store
 from runner.tools.containers import Engine, EngineImage
@@ -37,8 +40,8 @@ Say = Callable[[str], None]
 class Archive(msgspec.Struct, frozen=True):
     """An image kept in the store: its configuration and its unpacked layers, each a blob."""
 
-    config: str
-    layers: tuple[str, ...]
+    config: Sha256
+    layers: tuple[Sha256, ...]
 
 
 class FoundImage(msgspec.Struct, frozen=True):
@@ -75,7 +78,7 @@ def observe(engine: Engine, store: Store, root: Path, reference: str, keep_entry
 def image_folder(root: Path, reference: str) -> Path | None:
     """The folder that a reference means, if it means one. Raises `UsageError` for one that holds nothing."""
     folder = root / reference
-    if folder.is_dir() and root in folder.resolve().parents:
+    if os.path.isdir(folder) and root in folder.resolve().parents:
         if _describes_image(folder):
             return folder
         if reference.startswith(_FOLDERS):
@@ -177,7 +180,7 @@ def archive_of(store: Store, identity: Image) -> Archive | None:
     """The archive of that image, if the store has one with all its blobs."""
     try:
         archive = read_archive(archive_path(store, identity).read_bytes())
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, *MALFORMED):
         return None
     blobs = (archive.config, *archive.layers)
     return archive if all(store.blobs.has(Digest(blob)) for blob in blobs) else None
@@ -186,7 +189,7 @@ def archive_of(store: Store, identity: Image) -> Archive | None:
 def archived_blobs(store: Store, identity: Image) -> Iterator[Digest]:
     """Every blob that the image's archive is made of, also where others of them were lost."""
     yield from (Digest(layer) for layer in identity.diff_ids)
-    with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+    with contextlib.suppress(FileNotFoundError, *MALFORMED):
         yield Digest(read_archive(archive_path(store, identity).read_bytes()).config)
 
 
@@ -226,22 +229,33 @@ def _unpack_saved(store: Store, stream: Iterator[bytes], identity: Image) -> Arc
 
     small: dict[str, bytes] = {}
     wanted = set(identity.diff_ids)
-    with tarfile.open(fileobj=ChunkReader(stream), mode="r|") as saved:
-        for member in saved:
-            content = saved.extractfile(member) if member.isfile() else None
-            if content is None:
-                continue
-            if member.size < 1 << 20:
-                data = content.read()
-                small[member.name] = data
-                _keep_layer(store, io.BytesIO(data), wanted)
-            else:
-                _keep_layer(store, content, wanted)
-    lost = [diff_id for diff_id in identity.diff_ids if not store.blobs.has(Digest(diff_id))]
-    if lost:
-        raise OutsideError("the engine saved the image without all of its layers", f"{lost[0]} is not among them")
-    config = small[json.loads(small["manifest.json"])[0]["Config"]]
+    try:
+        with tarfile.open(fileobj=ChunkReader(stream), mode="r|") as saved:
+            for member in saved:
+                content = saved.extractfile(member) if member.isfile() else None
+                if content is None:
+                    continue
+                if member.size < 1 << 20:
+                    data = content.read()
+                    small[member.name] = data
+                    _keep_layer(store, io.BytesIO(data), wanted)
+                else:
+                    _keep_layer(store, content, wanted)
+        lost = [diff_id for diff_id in identity.diff_ids if not store.blobs.has(Digest(diff_id))]
+        if lost:
+            raise OutsideError("the engine saved the image without all of its layers", f"{lost[0]} is not among them")
+        config = small[msgspec.json.decode(small["manifest.json"], type=tuple[_Saved, ...])[0].config]
+    except (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, LookupError, ValueError, RecursionError) as error:
+        raise OutsideError(
+            "the image that the engine saved cannot be read", str(error), "run the command again"
+        ) from error
     return Archive(config=store.blobs.put_bytes(config), layers=identity.diff_ids)
+
+
+class _Saved(msgspec.Struct, rename="pascal"):
+    """An image in the manifest of a saved one."""
+
+    config: str
 
 
 def _keep_layer(store: Store, content: IO[bytes], wanted: set[str]) -> None:

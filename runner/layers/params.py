@@ -7,15 +7,17 @@ a change can be named by its dotted key.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from runner.errors import UsageError
+from runner.errors import TamperedError, UsageError
 from runner.state.digest import Digest
 from runner.state.paths import inside
 from runner.state.spec import Params
 from runner.state.strict import check_plain, load_json, load_toml, load_yaml
 from runner.store.blobs import copy_out
+from runner.store.files import is_within
 from runner.store.store import Store
 
 VARIABLE = "REPLAY_PARAMS"
@@ -57,6 +59,10 @@ def parse(data: bytes, path: str) -> dict[str, Any]:
 def restore(store: Store, params: Params | None, workspace: Path) -> None:
     if params and params.file and params.sha256:
         place = workspace / inside(params.file, "params")
+        if not is_within(workspace, place):
+            raise TamperedError(
+                f"params: {params.file} leads out of the workspace", "through a link in the recorded code"
+            )
         place.parent.mkdir(parents=True, exist_ok=True)
         copy_out(store.blobs.verified(Digest(params.sha256)), place, 0o644)
 
@@ -70,8 +76,8 @@ def environment(params: Params | None) -> dict[str, str]:
 
 def _read(root: Path, path: str) -> bytes:
     file = root / path
-    if root.resolve() not in file.resolve().parents:
-        raise UsageError(f"params: {path} is a link to a file outside the workspace", str(file.resolve()))
+    if not is_within(root, file):
+        raise UsageError(f"params: {path} is a link to a file outside the workspace", os.path.realpath(file))
     try:
         if file.exists() and not file.is_file():
             raise UsageError(f"params: {path} is no regular file", next="name a .yaml, .json or .toml file")

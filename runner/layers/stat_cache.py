@@ -16,6 +16,7 @@ import msgspec
 from runner.errors import OutsideError
 from runner.state.checked import with_check, without_check
 from runner.state.digest import Digest, digest_value, hex_of
+from runner.state.plain import MALFORMED
 from runner.store.files import write_atomic
 from runner.tools.dvc import Hashes, HashName, hash_file
 
@@ -67,7 +68,7 @@ class StatCache:
     def _load(self) -> dict[str, _Row]:
         try:
             return _decoder.decode(without_check(self._file.read_bytes()))
-        except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
+        except (FileNotFoundError, *MALFORMED):
             return {}
 
 

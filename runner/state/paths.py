@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Collection
 from pathlib import PurePosixPath
 
 from runner.errors import UsageError
 
 STDOUT = "stdout"
+_LONGEST, _LONGEST_NAME = 1000, 255
 
 
 def inside(path: str, what: str) -> str:
@@ -35,9 +37,32 @@ def _problem(path: str, pure: PurePosixPath) -> str | None:
         return "holds a control character"
     if not is_text(path):
         return "is not UTF-8"
+    if len(path) > _LONGEST or any(len(part.encode()) > _LONGEST_NAME for part in pure.parts):
+        return "is longer than file systems take"
     if ":" in path:
         return "holds a colon, which engines read as a separator"
     return None
+
+
+def is_below(path: str) -> bool:
+    """Whether a path that was recorded lies below its folder, spelt in the one way that such paths have."""
+    return "\0" not in path and {"", ".", ".."}.isdisjoint(path.split("/"))
+
+
+def listing_problem(listed: Collection[str]) -> str | None:
+    """Why files of these paths cannot be laid out below one folder, one after the other: a path leads outside, or
+    one stands where another does, as a file or as the folder of one."""
+    files, folders = set(listed), set[str]()
+    for path in listed:
+        if not is_below(path):
+            return f"{path!r} does not lie inside the folder"
+        parent = path.rpartition("/")[0]
+        while parent and parent not in folders:
+            folders.add(parent)
+            parent = parent.rpartition("/")[0]
+    if files & folders:
+        return f"{min(files & folders)!r} is listed as a file and as a folder"
+    return "a path is listed twice" if len(files) < len(listed) else None
 
 
 def is_text(value: str) -> bool:

@@ -18,6 +18,9 @@ from runner.state.digest import plain
 
 KeyPath = tuple[str | int, ...]
 
+MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that do not have the shape asked for."""
+
 MAX_DEPTH = 100
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -7,6 +7,7 @@ msgspec; only when that fails are all mistakes listed, with their lines.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -162,7 +163,7 @@ def _parsed(parse: Callable[[], Any], source: str) -> Any:
 
 
 def _given_twice(keys: list[str], text: str) -> str:
-    key = next(key for index, key in enumerate(keys) if key in keys[:index])
+    key = next(key for key, times in Counter(keys).items() if times > 1)
     spelt = json.dumps(key, ensure_ascii=False)
     lines = [str(number) for number, line in enumerate(text.split("\n"), 1) if spelt in line]
     return f"the key {quoted(key)} is given twice in one object; it stands in lines {', '.join(lines)}"

@@ -25,6 +25,7 @@ from yaml.events import (
 from runner.state.plain import MAX_DEPTH, KeyPath, quoted
 
 MAX_EXPANDED = 100_000
+_MAX_DIGITS = 1000
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Line separators of YAML 1.1 that are none in 1.2 count as control characters too.
@@ -202,6 +203,8 @@ def _scalar(event: ScalarEvent) -> Any:
 
 
 def _number(text: str) -> int | float | str:
+    if len(text) > _MAX_DIGITS and (_OCTAL.fullmatch(text) or _HEXADECIMAL.fullmatch(text)):
+        raise ValueError("Python reads them, and cannot print them")
     if _INTEGER.fullmatch(text):
         return int(text)
     if _FLOAT.fullmatch(text):

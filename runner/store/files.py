@@ -62,6 +62,11 @@ def _beside(path: Path, ending: str, through: Path | None) -> Path:
     return path.with_name(name)
 
 
+def is_within(folder: Path, path: Path) -> bool:
+    """Whether `path` lies below `folder`, links followed; one in a circle leads nowhere else."""
+    return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
+
+
 def entries_below(folder: Path) -> Iterator[os.DirEntry[str]]:
     """Everything below a folder, links not followed; what cannot be listed is passed over. It may be nested
     deeper than recursion goes."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from runner.errors import ReplayError
+from runner.state.plain import MALFORMED
 from runner.state.record import Record
 from runner.state.spec import StateSpec
 from runner.store.runs import Run, RunStatus
@@ -117,7 +118,7 @@ def _read(file: Path) -> dict[str, Row]:
     try:
         with contextlib.closing(_open(file)) as database:
             return {run_id: _decoder.decode(row) for run_id, row in database.execute("SELECT run_id, row FROM runs_1")}
-    except (sqlite3.DatabaseError, msgspec.MsgspecError):
+    except (sqlite3.DatabaseError, TypeError, *MALFORMED):
         file.unlink(missing_ok=True)
         return {}
 

@@ -24,6 +24,7 @@ from pathlib import Path
 import msgspec
 
 from runner.errors import OutsideError, TamperedError, UsageError
+from runner.state.plain import MALFORMED
 from runner.store.blobs import Blobs
 from runner.store.files import FileLock, disk_error, locked, write_atomic
 
@@ -159,7 +160,7 @@ def read_info(kept: bytes) -> StoreInfo | None:
     """What `store.json` says; None when it is damaged."""
     try:
         info = msgspec.json.decode(kept, type=StoreInfo)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except MALFORMED:
         return None
     return info if info.whole else None
 

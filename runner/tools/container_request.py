@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from docker import APIClient
 
 DEFAULT_PROCESSES = 4096
+DEFAULT_SHM_BYTES = 64 << 20
 FIRST_TO_GO = 1000
 """When the machine's memory ends, a container ends before anything else does."""
 
@@ -79,7 +81,7 @@ def container_config(client: APIClient, request: ContainerRequest) -> dict[str, 
         log_config={"Type": "none"},
         mem_limit=limits.memory,
         memswap_limit=limits.memory,
-        shm_size=limits.shm,
+        shm_size=limits.shm or DEFAULT_SHM_BYTES,
         nano_cpus=int(limits.cpus * 1e9) if limits.cpus else None,
         pids_limit=limits.processes or DEFAULT_PROCESSES,
     )
@@ -107,6 +109,20 @@ def container_config(client: APIClient, request: ContainerRequest) -> dict[str, 
 
 def deadline_of(started: float, request: ContainerRequest) -> float | None:
     return started + request.limits.time if request.limits.time else None
+
+
+def lifespan(state: dict[str, Any], more_s: float = 0) -> tuple[str, str]:
+    """When a container that has ended started and ended, by its engine's clock, as that takes times: in seconds."""
+    start, end = (datetime.datetime.fromisoformat(state[name]).timestamp() for name in ("StartedAt", "FinishedAt"))
+    return f"{start:.6f}", f"{end + more_s:.6f}"
+
+
+def stopped_late(state: dict[str, Any], duration_s: float, request: ContainerRequest) -> str | None:
+    """Whether a container that ended by itself had outlived its limit before anybody looked. The engine's clock tells
+    best, this process's in case that one jumped."""
+    start, end = lifespan(state)
+    lived = min(float(end) - float(start), duration_s)
+    return "time-limit" if request.limits.time and lived > request.limits.time else None
 
 
 def program_of(request: ContainerRequest) -> str:

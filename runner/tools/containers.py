@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import queue
 import re
 import select
+import signal
 import subprocess
 import threading
 import time
@@ -24,14 +24,27 @@ import msgspec
 
 from runner.errors import OutsideError
 from runner.state.spec import Image, ImageConfig
+from runner.tools import engine_answers, podman
 from runner.tools.attached import TICK_S, Attached, Stopping, Watch
-from runner.tools.container_request import ContainerRequest, Ended, container_config, deadline_of, program_of
+from runner.tools.container_request import (
+    ContainerRequest,
+    Ended,
+    container_config,
+    deadline_of,
+    lifespan,
+    program_of,
+    stopped_late,
+)
 from runner.tools.docker_context import context_host
 from runner.tools.engine_errors import (
+    TIMEOUT,
     UnseenError,
     create_error,
+    ended_from_outside,
     is_timeout,
     not_started,
+    patience_s,
+    plain_words,
     start_error,
     transport_errors,
     words_of,
@@ -43,11 +56,16 @@ if TYPE_CHECKING:
 
 LABEL_STORE = "replay.store"
 LABEL_RUN = "replay.run"
-STALLED_S = 120
-# What the engine's init process, tini, says when it cannot start the program, and its exit codes then.
-_NOT_STARTED = re.compile(rb"\[FATAL tini \(\d+\)\] exec (.+) failed: (.+)\n")
-_NOT_STARTED_CODES = (126, 127)
+SILENCE_S = 10.0
+BULK_S = 600.0
+# What the engine's init process, tini or catatonit, says when it cannot start the program, and its exit codes then.
+_NOT_STARTED = re.compile(
+    rb"(?:\[FATAL tini \(\d+\)\] exec .+ failed|ERROR \(catatonit:\d+\): failed to exec pid1): (.+)\n"
+)
+_NOT_STARTED_CODES = (1, 126, 127)
 _MOST_SAID = 4096
+_KILLED_CODES = (128 + signal.SIGKILL, 128 + signal.SIGTERM)
+_NOTED_S = 0.3
 _START_ENGINE = "start it (`systemctl start docker`, Docker Desktop, or `make engine` here); `replay doctor` tells more"
 
 
@@ -78,14 +96,26 @@ class Engine:
         self._client = client
         self._say = say
         self._labels = {LABEL_STORE: store_id} if store_id else {}
+        self._is_mute = False
         self._sees_files: bool | None = True if where.startswith(("unix:", "npipe:")) else None
+        self._info: dict[str, Any] | None = None
         self.where = where
 
     # --- facts
 
     def version(self) -> dict[str, Any]:
         with self._errors("ask the engine for its version"):
-            return dict(self._client.version(api_version=False))
+            return engine_answers.read(self._client.version(api_version=False), dict[str, Any])
+
+    def is_podman(self) -> bool:
+        return podman.is_podman(self.version())
+
+    def info(self) -> dict[str, Any]:
+        """Asked once. Whether the engine is rootless, and what it can limit."""
+        if self._info is None:
+            with self._errors("ask the engine about itself"):
+                self._info = dict(self._client.info())
+        return self._info
 
     # --- images
 
@@ -102,7 +132,7 @@ class Engine:
     def images(self) -> Iterator[EngineImage]:
         """Every image of the engine; one request each."""
         with self._errors("list the images"):
-            ids = [entry["Id"] for entry in self._client.images()]
+            ids = [entry.id for entry in engine_answers.read(self._client.images(), list[engine_answers.Listed])]
         for image_id in ids:
             found = self.image(image_id)
             if found:
@@ -113,11 +143,11 @@ class Engine:
         from docker.utils import parse_repository_tag
 
         repository, tag = parse_repository_tag(reference)
-        with self._errors(f"pull {reference}"):
+        with self._errors(f"pull {reference}"), self._in_bulk():
             pull = functools.partial(self._client.pull, stream=True, decode=True, platform=platform)
             for line in _not_stalled(lambda: pull(repository, tag or "latest"), f"pull {reference}"):
-                if "error" in line:
-                    raise OutsideError(f"cannot pull {reference}", str(line["error"]))
+                if error := engine_answers.error_in(line):
+                    raise OutsideError(f"cannot pull {reference}", error)
         found = self.image(reference)
         if found is None:
             raise OutsideError(f"cannot pull {reference}", "the engine does not show it after the pull")
@@ -127,36 +157,31 @@ class Engine:
         """Whether the registry can serve that digest now; False when it cannot be reached."""
         from docker.errors import APIError
 
-        patience, self._client.timeout = self._client.timeout, STALLED_S
         try:
             self._client.inspect_distribution(repo_digest)
         except (APIError, OSError, *transport_errors()):
             return False
-        finally:
-            self._client.timeout = patience
         return True
 
     def save(self, image_id: str) -> Iterator[bytes]:
         """The image as a tar stream in docker-archive or OCI layout, as the engine gives it."""
-        with self._errors(f"save image {image_id}"):
+        with self._errors(f"save image {image_id}"), self._in_bulk():
             yield from self._client.get_image(image_id)
 
     def load(self, archive: Iterable[bytes]) -> None:
-        with self._errors("load an archived image"):
+        with self._errors("load an archived image"), self._in_bulk():
             for line in self._client.load_image(archive) or ():
-                if "error" in line:
-                    raise OutsideError("the engine refused an archived image", str(line["error"]))
+                if error := engine_answers.error_in(line):
+                    raise OutsideError("the engine refused an archived image", error)
 
     def import_tar(self, tar: Path, tag: str, changes: list[str]) -> EngineImage:
         """A one-layer image from a file system tar."""
-        repository, _, name = tag.partition(":")
-        with self._errors(f"import {tar}"):
-            answer = self._client.import_image_from_file(
-                str(tar), repository=repository, tag=name or "latest", changes=changes
-            )
+        with self._errors(f"import {tar}"), self._in_bulk():
+            # podman has no eyes for a tag of its own
+            answer = self._client.import_image_from_file(str(tar), repository=tag, changes=changes)
         for line in answer.splitlines():
-            if "error" in (parsed := json.loads(line)):
-                raise OutsideError(f"the engine refused {tar}", str(parsed["error"]))
+            if error := engine_answers.error_in(engine_answers.read_json(line)):
+                raise OutsideError(f"the engine refused {tar}", error)
         found = self.image(tag)
         if found is None:
             raise OutsideError(f"cannot import {tar}", "the engine does not show it afterwards")
@@ -238,11 +263,11 @@ class Engine:
     ) -> Ended:
         from runner.tools import elsewhere
 
-        with self._errors("send files to the engine"):
+        with self._errors("send files to the engine"), self._in_bulk():
             placed = elsewhere.place(self._client, request, interrupts, self._say)
         try:
             ended = self._run_here(placed.request, sink, interrupts, watch)
-            with self._errors("bring files back from the engine"):
+            with self._errors("bring files back from the engine"), self._in_bulk():
                 stopped = elsewhere.bring_back(self._client, placed, request, interrupts, watch)
         finally:
             self.remove(placed.holder)
@@ -253,21 +278,29 @@ class Engine:
         for probing and locking."""
         with self._errors("list the containers"):
             listed = self._client.containers(all=True, filters={"label": f"{LABEL_STORE}={store_id}"})
-        return {entry["Id"]: entry["Labels"].get(LABEL_RUN, "") for entry in listed}
+        found = engine_answers.read(listed, list[engine_answers.Listed])
+        return {entry.id: (entry.labels or {}).get(LABEL_RUN, "") for entry in found}
 
     def remove(self, container: str) -> None:
-        """Kill and remove; a container that is gone already, or an engine that is, is no error."""
+        """Kill and remove; a container that is gone already, or an engine that is, is no error. One that fell silent
+        is not asked: the next command sweeps."""
         from docker.errors import APIError
 
+        if self._is_mute:
+            return
         with contextlib.suppress(APIError, OSError, *transport_errors()):
             self._client.remove_container(container, force=True, v=True)
 
     def _create(self, request: ContainerRequest) -> str:
         from docker.errors import APIError
 
+        config = container_config(self._client, request)
+        if self.is_podman():
+            podman.refuse_ignored(request.limits, self.info())
+            config = podman.adapted(config, self.info())
         with self._errors("create a container"):
             try:
-                created = self._client.create_container_from_config(container_config(self._client, request))
+                created = self._client.create_container_from_config(config)
             except APIError as error:
                 raise create_error(error) from error
         return str(created["Id"])
@@ -280,7 +313,7 @@ class Engine:
         interrupts: Interrupts,
         watch: Watch,
     ) -> Ended:
-        from docker.errors import APIError
+        from docker.errors import APIError, NotFound
 
         with self._errors("run a container"):
             stream = Attached(self._client, container, bool(request.stdin))
@@ -290,23 +323,29 @@ class Engine:
                     self._client.start(container)
                 except APIError as error:
                     raise start_error(error, program_of(request)) from error
+                running = time.monotonic()
                 if request.stdin is not None:
                     stream.send(request.stdin)
                 stopping = Stopping(
-                    functools.partial(self._signal, container), interrupts, watch, deadline_of(started, request)
+                    functools.partial(self._signal, container), interrupts, watch, deadline_of(running, request)
                 )
                 refusal = self._follow(stream, sink, interrupts, stopping)
-            exit_code = self._wait(container, stopping)
-            duration = time.monotonic() - started
-            stopped = stopping.reason
-            memory = exit_code != 0 and stopped is None and self._was_out_of_memory(container)
+            try:
+                exit_code = self._wait(container, stopping)
+                duration = time.monotonic() - started
+                state = None if stopping.reason else self._state_of_ended(container, exit_code)
+            except NotFound as error:
+                raise ended_from_outside() from error
+            memory = exit_code != 0 and state is not None and bool(state.get("OOMKilled"))
+            stopped = stopped_late(state, duration, request) if state else stopping.reason
         if refusal and exit_code in _NOT_STARTED_CODES:
             raise not_started(program_of(request), refusal)
         return Ended(exit_code=exit_code, duration_s=round(duration, 3), out_of_memory=memory, stopped=stopped)
 
     def _follow(self, stream: Attached, sink: OutputSink, interrupts: Interrupts, stopping: Stopping) -> str | None:
         """Pass output on until the stream ends; what the engine said if it could not start the program."""
-        said = b""  # tini writes its line in pieces
+        said = b""  # it is written in pieces
+        heard = time.monotonic()
         while True:
             waiting: list[Attached | Interrupts] = [stream] if interrupts.count else [stream, interrupts]
             ready, _, _ = select.select(waiting, [], [], TICK_S)
@@ -314,11 +353,15 @@ class Engine:
                 frames = stream.read()
                 if frames is None:
                     match = _NOT_STARTED.fullmatch(said)
-                    return match[2].decode(errors="replace") if match else None
+                    return match[1].decode(errors="replace") if match else None
                 for kind, data in frames:
                     if len(said) < _MOST_SAID:
                         said += data
                     sink.write(kind, data)
+                heard = time.monotonic()
+            elif time.monotonic() - heard > SILENCE_S:
+                self._client.ping()
+                heard = time.monotonic()
             stopping.step()
 
     def _wait(self, container: str, stopping: Stopping) -> int:
@@ -329,16 +372,34 @@ class Engine:
             except transport_errors() as error:
                 if not is_timeout(error):
                     raise
+                self._client.ping()
                 stopping.step()
 
-    def _was_out_of_memory(self, container: str) -> bool:
-        return bool(self._client.inspect_container(container)["State"].get("OOMKilled"))
+    def _state_of_ended(self, container: str, exit_code: int) -> dict[str, Any]:
+        """How the engine saw the container end. Raises `OutsideError` when the engine was told to end it, which this
+        tool did not do; an engine that stops tells itself."""
+        state: dict[str, Any] = self._client.inspect_container(container)["State"]
+        told = {"container": container, "event": "kill"}
+        # An engine notes that it sent a signal when it has, and what that ends may end first.
+        start, end = lifespan(state, _NOTED_S if exit_code in _KILLED_CODES else 0)
+        if any(True for _ in self._client.events(start, end, filters=told)):
+            raise ended_from_outside()
+        return state
 
     def _signal(self, container: str, name: str) -> None:
         from docker.errors import APIError
 
         with contextlib.suppress(APIError):
             self._client.kill(container, name)
+
+    @contextlib.contextmanager
+    def _in_bulk(self) -> Iterator[None]:
+        """The engine says nothing while it packs or unpacks an image, for minutes perhaps."""
+        patience, self._client.timeout = self._client.timeout, max(BULK_S, self._client.timeout)
+        try:
+            yield
+        finally:
+            self._client.timeout = patience
 
     def _client_environment(self) -> dict[str, str]:
         return os.environ | {"DOCKER_HOST": self.where}
@@ -352,9 +413,10 @@ class Engine:
         except APIError as error:
             raise OutsideError(f"cannot {doing}", words_of(error)) from error
         except (DockerException, OSError, *transport_errors()) as error:
-            raise OutsideError(
-                f"cannot {doing}", f"the engine at {self.where} went away: {error}", _START_ENGINE
-            ) from error
+            self._is_mute = is_timeout(error)
+            found = "does not answer" if self._is_mute else "went away"
+            why = f"the engine at {self.where} {found}: {plain_words(error)}"
+            raise OutsideError(f"cannot {doing}", why, _START_ENGINE) from error
 
 
 def connect(say: Callable[[str], None] = lambda _text: None, store_id: str = "") -> Engine:
@@ -376,26 +438,26 @@ def connect(say: Callable[[str], None] = lambda _text: None, store_id: str = "")
 
 
 def _no_engine(host: str, error: Exception) -> OutsideError:
-    return OutsideError(f"no container engine answers at {host}", str(error), _START_ENGINE)
+    return OutsideError(f"no container engine answers at {host}", plain_words(error), _START_ENGINE)
 
 
-def _engine_image(inspected: dict[str, Any]) -> EngineImage:
-    config = inspected.get("Config") or {}
-    variant = f"/{inspected['Variant']}" if inspected.get("Variant") else ""
+def _engine_image(answer: Any) -> EngineImage:
+    inspected = engine_answers.read(answer, engine_answers.Inspected)
+    config = inspected.config or engine_answers.Config()
     return EngineImage(
-        id=inspected["Id"],
+        id=inspected.id,
         identity=Image(
-            platform=f"{inspected['Os']}/{inspected['Architecture']}{variant}",
-            diff_ids=tuple(inspected.get("RootFS", {}).get("Layers") or ()),
+            platform="/".join(filter(None, (inspected.os, inspected.architecture, inspected.variant))),
+            diff_ids=(inspected.root_fs and inspected.root_fs.layers) or (),
             config=ImageConfig(
-                env=dict(entry.partition("=")[::2] for entry in config.get("Env") or ()),
-                user=config.get("User") or None,
-                workdir=config.get("WorkingDir") or None,
+                env=dict(entry.partition("=")[::2] for entry in config.env or ()),
+                user=config.user or None,
+                workdir=config.working_dir or None,
             ),
         ),
-        entrypoint=tuple(config.get("Entrypoint") or ()),
-        repo_digests=tuple(sorted(inspected.get("RepoDigests") or ())),
-        repo_tags=tuple(sorted(inspected.get("RepoTags") or ())),
+        entrypoint=config.entrypoint or (),
+        repo_digests=tuple(sorted(inspected.repo_digests or ())),
+        repo_tags=tuple(sorted(inspected.repo_tags or ())),
     )
 
 
@@ -414,9 +476,10 @@ def _not_stalled(begin: Callable[[], Iterable[dict[str, Any]]], doing: str) -> I
     threading.Thread(target=read, daemon=True).start()
     while True:
         try:
-            line = lines.get(timeout=STALLED_S)
+            line = lines.get(timeout=patience_s())
         except queue.Empty:
-            raise OutsideError(f"cannot {doing}", f"nothing came for {STALLED_S} s") from None
+            why = f"nothing came for {patience_s():g} s ({TIMEOUT} says how long to wait)"
+            raise OutsideError(f"cannot {doing}", why) from None
         if isinstance(line, Exception):
             raise line
         if line is None:

@@ -36,6 +36,7 @@ from runner.tools.dvc_objects import (
     objects_folder,
     read_listing,
 )
+from runner.tools.git import without_credentials
 
 __all__ = [
     "Difference",
@@ -328,7 +329,7 @@ def _run_unlocked(
 def _complaint(stderr: str) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return (errors or lines[-1:] or ["it gave no reason"])[0]
+    return without_credentials((errors or lines[-1:] or ["it gave no reason"])[0])
 
 
 def _dvc(

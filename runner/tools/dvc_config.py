@@ -54,7 +54,13 @@ def load_config(repo: Path) -> DvcConfig:
 
 def cache_dir(repo: Path) -> Path:
     """The cache that DVC uses in `repo`, the folder that holds `.dvc`; it need not exist."""
-    return Path(load_config(repo).cache.get("dir") or repo.absolute() / ".dvc" / "cache")
+    named = load_config(repo).cache.get("dir")
+    if named and is_url(named):
+        raise UsageError(
+            "DVC's cache is no folder of this machine",
+            f"`cache.dir` in its configuration is {without_credentials(named)}",
+        )
+    return Path(named or repo.absolute() / ".dvc" / "cache")
 
 
 def remote_name(config: DvcConfig, name: str | None = None) -> str | None:
@@ -73,7 +79,11 @@ def without_credentials(url: str) -> str:
     """A URL without password, query and fragment; a user name stays only in an SSH or HDFS address."""
     if not is_url(url):
         return url
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        # The error's own words would show a password.
+        raise UsageError("a remote's URL in DVC's configuration is no URL", next="see `dvc remote list`") from None
     user, at, host = parts.netloc.rpartition("@")
     kept = user.partition(":")[0] + at if parts.scheme in {"ssh", "sftp", "hdfs"} else ""
     return urlunsplit((parts.scheme, kept + host, parts.path, "", ""))
@@ -118,8 +128,8 @@ def _read_ini(file: Path) -> dict[str, dict[str, str]]:
         return {_unquoted(name).lower(): _options(file, parser[name]) for name in parser.sections()}
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError, configparser.Error) as error:
-        why = str(error).splitlines()[0]
+    except (OSError, RuntimeError, ValueError, configparser.Error) as error:
+        why = str(error).partition("\n")[0]
         raise UsageError(f"{file} cannot be read", why, "correct it, then check with `dvc config -l`") from error
 
 
@@ -137,7 +147,8 @@ def _quoted(value: str) -> str:
     for quote in ('"', "'", '"""', "'''"):
         if quote not in value and value.splitlines() in ([], [value]) and _unquoted(f"{quote}{value}{quote}") == value:
             return f"{quote}{value}{quote}"
-    raise UsageError("a value cannot be written for DVC", f"{value!r} has several lines or kinds of quotes")
+    # It may be a password.
+    raise UsageError("a remote's option cannot be written for DVC", "it has several lines or kinds of quotes")
 
 
 def _anchored(file: Path, value: str) -> str:

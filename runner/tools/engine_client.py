@@ -8,7 +8,7 @@ from typing import Any
 import docker
 from docker.utils import kwargs_from_env
 
-PATIENCE_S = 600
+from runner.tools.engine_errors import patience_s
 
 
 class Client(docker.APIClient):  # type: ignore[misc]
@@ -21,9 +21,9 @@ class Client(docker.APIClient):  # type: ignore[misc]
 
 
 def client_of(host: str) -> Client:
-    return Client(base_url=host, version="auto", timeout=PATIENCE_S)
+    return Client(base_url=host, version="auto", timeout=patience_s())
 
 
 def client_of_environment() -> Client:
     """As DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH say."""
-    return Client(**kwargs_from_env(), version="auto", timeout=PATIENCE_S)
+    return Client(**kwargs_from_env(), version="auto", timeout=patience_s())

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import os
 from typing import Any
 
-from runner.errors import OutsideError
+from runner.errors import OutsideError, UsageError
+
+TIMEOUT = "REPLAY_TIMEOUT"
+_PATIENCE_S = 120.0
 
 
 class ExecutableMissingError(OutsideError):
@@ -48,6 +53,36 @@ def not_started(program: str, words: str) -> ExecutableMissingError:
         words,
         "give `command` as a list that names a program of the image, or choose another image",
     )
+
+
+def ended_from_outside() -> OutsideError:
+    return OutsideError(
+        "the job was ended from outside",
+        "its container was stopped or removed, or the engine was, while the job ran",
+        "run the command again",
+    )
+
+
+def patience_s() -> float:
+    """How long an engine or a registry may stay silent, in seconds. Raises `UsageError` for what is no time."""
+    given = os.environ.get(TIMEOUT)
+    try:
+        seconds = float(given) if given else _PATIENCE_S
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"{TIMEOUT} is no time: {given!r}", next="give seconds, like 120")
+    return seconds
+
+
+def plain_words(error: BaseException) -> str:
+    """What went wrong below the layers of the transport that wrap it."""
+    if isinstance(error, Exception) and is_timeout(error):
+        return f"no answer for {patience_s():g} s ({TIMEOUT} says how long to wait)"
+    inner = [one for one in (error.__cause__, *error.args) if isinstance(one, BaseException)]
+    if isinstance(error, OSError) and error.errno and error.strerror:
+        return error.strerror.lower()
+    return plain_words(inner[0]) if inner else str(error)
 
 
 def transport_errors() -> tuple[type[Exception], ...]:

@@ -6,9 +6,12 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from runner.errors import OutsideError
+from runner.state.paths import is_below
 from runner.state.spec import CodeSeen
 
 _OWN = ("state_specs/", ".replay/")
@@ -30,7 +33,7 @@ def files(folder: Path) -> list[str]:
     found = []
     for name in _list(folder, "--cached", "--others", "--exclude-standard"):
         path = folder / name
-        if not path.is_dir() or path.is_symlink():
+        if not os.path.isdir(path) or path.is_symlink():
             found.append(name)
         elif (path / ".git").exists():
             found += [f"{name.rstrip('/')}/{inner}" for inner in files(path)]
@@ -67,11 +70,32 @@ def without_credentials(text: str) -> str:
 
 
 def clone(url: str, revision: str | None, target: Path) -> str:
-    """Clone `url` at `revision` into `target`, without its history folder; returns the commit."""
-    _run(target.parent, "clone", "-q", "--recurse-submodules", url, str(target))
+    """Clone `url` at `revision` into `target`; returns the commit."""
+    url, credentials = _apart(url)
+    _run(target.parent, "clone", "-q", "--recurse-submodules", "--", url, str(target), settings=credentials)
     if revision:
-        _run(target, "checkout", "-q", "--recurse-submodules", revision)
+        _run(target, "checkout", "-q", "--recurse-submodules", revision, "--", settings=credentials)
     return _run(target, "rev-parse", "HEAD").strip()
+
+
+def _apart(url: str) -> tuple[str, dict[str, str]]:
+    """An address without its user and password, and how git learns them for that host alone: from variables, since
+    arguments can be read by everybody on the machine and the clone keeps its address."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise OutsideError(f"git cannot clone {without_credentials(url)}", "it is no address") from None
+    user, at, host = parts.netloc.rpartition("@")
+    if not at or parts.scheme not in ("http", "https"):
+        return url, {}
+    name, _, password = user.partition(":")
+    return parts._replace(netloc=host).geturl(), {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"credential.{parts.scheme}://{host}.helper",
+        "GIT_CONFIG_VALUE_0": '!printf \'username=%s\\npassword=%s\\n\' "$REPLAY_GIT_USER" "$REPLAY_GIT_PASSWORD"; :',
+        "REPLAY_GIT_USER": unquote(name),
+        "REPLAY_GIT_PASSWORD": unquote(password),
+    }
 
 
 def _submodules(folder: Path) -> list[str]:
@@ -79,7 +103,7 @@ def _submodules(folder: Path) -> list[str]:
         return []
     listed = _ask(folder, "config", "--file", ".gitmodules", "--get-regexp", r"\.path$") or ""
     paths = [line.split(" ", 1)[1] for line in listed.splitlines() if " " in line]
-    return [path for path in paths if (folder / path / ".git").exists()]
+    return [path for path in paths if is_below(path) and os.path.exists(folder / path / ".git")]
 
 
 # Fields before the path in the entries of `git status --porcelain=v2`, by kind of entry.
@@ -100,7 +124,11 @@ def _dirty(status: list[str], prefix: str) -> tuple[str, ...]:
 
 def _list(folder: Path, *which: str) -> list[str]:
     listed = _run(folder, "ls-files", "-z", *which)
-    return sorted({name for name in listed.split("\0") if name})
+    names = sorted({name for name in listed.split("\0") if name})
+    outside = next((name for name in names if not is_below(name.removesuffix("/"))), None)
+    if outside:
+        raise OutsideError(f"git names {outside!r} as a file of {folder}", "it lies elsewhere", "correct git's index")
+    return names
 
 
 def _ask(folder: Path, *arguments: str) -> str | None:
@@ -109,17 +137,17 @@ def _ask(folder: Path, *arguments: str) -> str | None:
     return os.fsdecode(done.stdout).strip() or None if done.returncode == 0 else None
 
 
-def _run(folder: Path, *arguments: str) -> str:
-    done = _git(folder, *arguments)
+def _run(folder: Path, *arguments: str, settings: Mapping[str, str] = {}) -> str:
+    done = _git(folder, *arguments, settings=settings)
     if done.returncode != 0:
         why = os.fsdecode(done.stderr).strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-        raise OutsideError(f"git {arguments[0]} failed in {folder}", why[0])
+        raise OutsideError(f"git {arguments[0]} failed in {folder}", without_credentials(why[0]))
     return os.fsdecode(done.stdout)
 
 
-def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+def _git(folder: Path, *arguments: str, settings: Mapping[str, str] = {}) -> subprocess.CompletedProcess[bytes]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_DIR")}
-    environment |= {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
+    environment |= {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"} | dict(settings)
     return subprocess.run(
         ["git", "-c", "core.quotepath=off", "-c", "safe.directory=*", *arguments],
         cwd=folder,

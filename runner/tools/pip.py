@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import filecmp
 import importlib.metadata
+import json
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from runner.state.digest import digest_value, hex_of
 from runner.state.spec import Limits
 from runner.tools.container_request import ContainerRequest, Ended, Mount
 from runner.tools.containers import Engine
+from runner.tools.git import without_credentials
 from runner.tools.interrupts import Interrupts
 
 _DISTRIBUTIONS = (
@@ -56,17 +58,29 @@ _NETWORK_TROUBLE = re.compile(
 _PLAIN_ERROR = re.compile(r"ERROR: (?!Ignored the following)")
 _VERSIONS = re.compile(r" \(from versions: (?!none)[^)]*\)")
 _TELLING = re.compile(r"ERROR|error|[\w.]+(Error|NotFound|Impossible)\b|There (are|is) ")
+# Index addresses and proxies may hold passwords, and an engine writes a container's variables to its disk.
+_TAKE_SETTINGS = """
+import json, os, sys
+os.environ.update(json.load(sys.stdin))
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
 _ASK_INDEXES = """
-import os, ssl, sys, urllib.request
+import base64, os, ssl, sys, urllib.parse, urllib.request
 from pip._internal.models.index import PyPI
 context = ssl.create_default_context(cafile=os.environ.get("PIP_CERT") or None)
 urls = os.environ.get("PIP_INDEX_URL", PyPI.simple_url).split() + os.environ.get("PIP_EXTRA_INDEX_URL", "").split()
 for url in urls:
     if not url.startswith("http"):
         continue
+    parts = urllib.parse.urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(parts._replace(netloc=host).geturl().rstrip("/") + "/pip/")
+    if at:
+        named = urllib.parse.unquote(user if ":" in user else user + ":")
+        request.add_header("Authorization", "Basic " + base64.b64encode(named.encode()).decode())
     try:
         wait = float(os.environ.get("PIP_TIMEOUT") or 15)
-        urllib.request.urlopen(url.rstrip("/") + "/pip/", timeout=wait, context=context)
+        urllib.request.urlopen(request, timeout=wait, context=context)
     except OSError as error:
         if getattr(error, "code", None) not in (401, 403, 404):
             sys.exit("ERROR: connection to an index failed: " + str(error))
@@ -252,9 +266,8 @@ def _run(container: PipContainer, place: Workplace, arguments: Sequence[str], do
     said = _Said()
     request = ContainerRequest(
         image=container.image,
-        command=(container.python, "-s", *arguments),
-        env={"HOME": "/tmp", "PYTHONPATH": _LOCKER, "PYTHONDONTWRITEBYTECODE": "1", "PIP_NO_INPUT": "1"}
-        | container.settings.env,
+        command=(container.python, "-I", "-c", _TAKE_SETTINGS, "-s", *arguments),
+        env={"HOME": "/tmp", "PYTHONPATH": _LOCKER, "PYTHONDONTWRITEBYTECODE": "1", "PIP_NO_INPUT": "1"},
         mounts=(
             Mount(place.locker, _LOCKER),
             Mount(place.inside, _IN, read_only=False),
@@ -267,6 +280,7 @@ def _run(container: PipContainer, place: Workplace, arguments: Sequence[str], do
         workdir=_IN,
         network=container.settings.network,
         limits=Limits(time=_TIME_LIMIT_S),
+        stdin=json.dumps(container.settings.env).encode(),
     )
     ended = container.engine.run(request, said, container.interrupts)
     if ended.exit_code != 0:
@@ -304,7 +318,7 @@ class _Said:
         lines = [_VERSIONS.sub("", line.strip()) for line in self.text().splitlines() if line.strip()]
         plain = [line.removeprefix("ERROR: ") for line in lines if _PLAIN_ERROR.match(line)]
         errors = plain or [line for line in lines if _TELLING.match(line)]
-        return "; ".join(dict.fromkeys(errors[-4:] or lines[-1:]))[:600]
+        return without_credentials("; ".join(dict.fromkeys(errors[-4:] or lines[-1:])))[:600]
 
 
 def _plain(value: str) -> str:

@@ -10,6 +10,7 @@ from runner.environment.layout import Interpreter
 from runner.errors import OutsideError
 from runner.state.checked import with_check, without_check
 from runner.state.digest import digest_value, hex_of
+from runner.state.plain import MALFORMED
 from runner.store.files import write_atomic
 from runner.tools.container_request import ContainerRequest
 from runner.tools.containers import Engine
@@ -55,7 +56,7 @@ def probe(engine: Engine, cache: Path, image_id: str, python: str, interrupts: I
     known = cache / "probes" / answer_name(image_id, python)
     try:
         return read_answer(known.read_bytes())
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, *MALFORMED):
         pass
     answer = _ask(engine, image_id, python, interrupts)
     if answer is None:
@@ -88,7 +89,7 @@ def _ask(engine: Engine, image_id: str, python: str, interrupts: Interrupts) -> 
         return None
     try:
         msgspec.json.decode(bytes(said.out), type=Probed)
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         why = said.err.decode(errors="replace").strip().splitlines()[-1:]
         raise OutsideError(
             f"the image's {python} does not work",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,10 +21,12 @@ _VCS = re.compile(r"^(?:(?P<name>[A-Za-z0-9._-]+)\s*(?P<extras>\[[^\]]*\])?\s*@\
 _NAMED_FOLDER = re.compile(
     r"^(?P<name>[A-Za-z0-9._-]+)\s*(?P<extras>\[[^\]]*\])?\s*@\s*(?:file:)?(?P<path>\.{1,2}/\S*)"
 )
-_FOLDER = re.compile(r"^(?P<path>\.{0,2}/\S*?|\.)(?P<extras>\[[^\]]*\])?(?=\s|;|$)")
-_EGG = re.compile(r"#(?:.*&)?egg=(?P<name>[A-Za-z0-9._-]+)")
-_SUBFOLDER = re.compile(r"#(?:.*&)?subdirectory=(?P<path>[^&\s]+)")
+_FOLDER = re.compile(r"^(?P<path>\.{0,2}/\S*?|\.)(?P<extras>\[[^\[\]]*\])?(?=\s|;|$)")
+_EGG = re.compile(r"[#&]egg=(?P<name>[A-Za-z0-9._-]+)")
+_SUBFOLDER = re.compile(r"[#&]subdirectory=(?P<path>[^&\s]+)")
+_COMMENT = re.compile(r"(^| )#.*$")
 _MAX_INCLUDES = 50
+_MAX_BYTES = 4 << 20
 
 
 class GitSource(msgspec.Struct, frozen=True):
@@ -70,7 +73,7 @@ class Requirements(msgspec.Struct, frozen=True):
 
 def read(root: Path, path: str) -> Requirements:
     """The requirements in a file and all that it includes. Raises `UsageError` naming file and line."""
-    lines = tuple(_lines(root, root / path, []))
+    lines = tuple(_lines(root, root / path, [], []))
     return Requirements(tuple(line for line in lines if line.text != "."), any(line.text == "." for line in lines))
 
 
@@ -86,45 +89,59 @@ def files(root: Path, path: str) -> set[str]:
     return {str(file.relative_to(root)) for file in found if root in file.parents}
 
 
-def _lines(root: Path, file: Path, including: list[Path]) -> list[Line]:
-    if file in including or len(including) > _MAX_INCLUDES:
+def _lines(root: Path, file: Path, including: Sequence[Path], read_before: list[Path]) -> list[Line]:
+    """`read_before` grows with each file read, as files that include others twice would never come to an end."""
+    file = Path(os.path.normpath(file))
+    if file in including:
         raise UsageError(f"{_name(root, file)} includes itself", " → ".join(_name(root, f) for f in including))
+    if len(read_before) > _MAX_INCLUDES:
+        raise UsageError(
+            f"{_name(root, including[0])} includes more than {_MAX_INCLUDES} files", next="put them together"
+        )
+    read_before.append(file)
     found: list[Line] = []
     for number, text in _logical_lines(root, file):
         include = _INCLUDE.match(text)
-        if include and not text.startswith(("-c", "--constraint")):
-            found += _lines(root, file.parent / include["file"], [*including, file])
-        elif include:
-            found += _constraints(root, file.parent / include["file"], [*including, file])
+        if include:
+            included = _lines(root, file.parent / include["file"], [*including, file], read_before)
+            found += _constraints(included) if text.startswith(("-c", "--constraint")) else included
         else:
             found.append(_line(root, file, number, text))
     return found
 
 
-def _constraints(root: Path, file: Path, including: list[Path]) -> list[Line]:
-    return [msgspec.structs.replace(line, constraint=True) for line in _lines(root, file, including)]
+def _constraints(lines: Iterable[Line]) -> list[Line]:
+    return [msgspec.structs.replace(line, constraint=True) for line in lines]
 
 
 def _logical_lines(root: Path, file: Path) -> list[tuple[int, str]]:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UsageError(
-            f"dependencies: there is no {_name(root, file)}", next="create it, or correct replay.yaml"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"dependencies: cannot read {_name(root, file)}", str(error)) from error
     found, pending, first = [], "", 1
-    for number, raw in enumerate(text.splitlines(), 1):
+    for number, raw in enumerate([*_text(root, file).splitlines(), ""], 1):
         first = number if not pending else first
         if raw.endswith("\\"):
             pending += raw[:-1] + " "
             continue
-        logical = re.sub(r"(^|\s+)#.*$", "", pending + raw).strip() if "#egg" not in raw else (pending + raw).strip()
+        logical = " ".join((pending + raw).split())
+        logical = logical if "#egg" in raw else _COMMENT.sub("", logical)
         pending = ""
         if logical:
-            found.append((first, re.sub(r"\s+", " ", logical)))
+            found.append((first, logical))
     return found
+
+
+def _text(root: Path, file: Path) -> str:
+    name = _name(root, file)
+    try:
+        if file.exists() and not (file.is_file() and file.stat().st_size <= _MAX_BYTES):
+            raise UsageError(f"dependencies: cannot read {name}", f"it is no file of at most {_MAX_BYTES >> 20} MiB")
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UsageError(f"dependencies: there is no {name}", next="create it, or correct replay.yaml") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"dependencies: cannot read {name}", str(error)) from error
+    if "\0" in text:
+        raise UsageError(f"dependencies: cannot read {name}", "it holds a NUL byte", "write it in plain text")
+    return text
 
 
 def _line(root: Path, file: Path, number: int, text: str) -> Line:
@@ -136,7 +153,8 @@ def _line(root: Path, file: Path, number: int, text: str) -> Line:
     if folder:
         return _folder_line(root, file, number, wanted, folder)
     if _EDITABLE.match(text):
-        raise UsageError(f"{_name(root, file)} line {number}: cannot read {text!r}", "an editable must name a folder")
+        shown = without_credentials(text)
+        raise UsageError(f"{_name(root, file)} line {number}: cannot read {shown!r}", "an editable must name a folder")
     return Line(text=text)
 
 
@@ -153,21 +171,21 @@ def _git_line(text: str, match: re.Match[str]) -> Line:
 
 
 def _folder_line(root: Path, file: Path, number: int, text: str, match: re.Match[str]) -> Line:
-    folder = (file.parent / match["path"]).resolve()
-    if folder == root.resolve():
+    folder, top = Path(os.path.realpath(file.parent / match["path"])), Path(os.path.realpath(root))
+    if folder == top:
         return Line(text=".")
-    if root.resolve() not in folder.parents:
+    if top not in folder.parents:
         raise UsageError(
             f"{_name(root, file)} line {number}: {match['path']} lies outside the workspace",
             "the state could not hold it",
             "move it into the workspace, or require it by version",
         )
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UsageError(f"{_name(root, file)} line {number}: there is no folder {match['path']}")
     named = match.groupdict().get("name")
     prefix = f"{named}{match['extras'] or ''} @ " if named else ""
     suffix = text[text.index(";") :] if ";" in text else ""
-    source = FolderSource(str(folder.relative_to(root.resolve())))
+    source = FolderSource(str(folder.relative_to(top)))
     return Line(text, source, prefix, f" {suffix}" if suffix else "")
 
 

@@ -122,7 +122,7 @@ def unpack(received: Iterator[bytes], target: Path, step: Step) -> None:
                 tar.members = []  # type: ignore[attr-defined]  # it keeps every header otherwise
                 step()
                 _put(tar, member, place, step)
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, OSError, OverflowError, RecursionError, ValueError) as error:
         raise OutsideError(f"the engine's copy of {target} cannot be unpacked", str(error)) from error
 
 
