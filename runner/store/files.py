@@ -34,8 +34,8 @@ def write_atomic(
     path: Path, data: bytes, mode: int = 0o644, *, durable: bool = True, through: Path | None = None
 ) -> None:
     """Write a whole file so that a reader, now or after a crash, sees all of it or nothing; without `durable`, a crash
-    may take it. `through` is a folder that is swept, for what a killed command leaves; it serves if it is there and on
-    the same disk."""
+    may take it. `through` is a folder that is swept, for what a killed command leaves; it serves if it is on the
+    same disk."""
     temporary = _beside(path, "tmp", through)
     try:
         with open(temporary, "xb", opener=lambda p, f: os.open(p, f, mode)) as file:
@@ -54,11 +54,11 @@ def write_atomic(
 
 def _beside(path: Path, ending: str, through: Path | None) -> Path:
     name = f".{path.name[:100]}.{secrets.token_hex(6)}.{ending}"
-    try:
-        if through and os.stat(through).st_dev == os.stat(path.parent).st_dev:
-            return through / name
-    except OSError:
-        pass
+    if through:
+        with contextlib.suppress(OSError):
+            through.mkdir(parents=True, exist_ok=True)
+            if os.stat(through).st_dev == os.stat(path.parent).st_dev:
+                return through / name
     return path.with_name(name)
 
 

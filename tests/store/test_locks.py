@@ -128,6 +128,15 @@ def test_the_fingerprint_key_is_private_and_stays(store: Store) -> None:
     assert (store.folder / "key").stat().st_mode & 0o077 == 0
 
 
+def test_what_a_killed_write_leaves_is_where_it_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after the cache was deleted, its temporary folder with it."""
+    left: list[list[str]] = []
+    monkeypatch.setattr(os, "fsync", lambda _: left.append([*os.listdir(tmp_path), *os.listdir(tmp_path / "swept")]))
+    write_atomic(tmp_path / "file", b"x", through=tmp_path / "swept")
+    assert left[0][0] == "swept" and left[0][1].endswith(".tmp") and len(left[0]) == 2
+    assert (tmp_path / "file").read_bytes() == b"x" and not os.listdir(tmp_path / "swept")
+
+
 def test_two_that_ask_for_a_lock_do_not_see_each_other(tmp_path: Path) -> None:
     """Or a run that was killed would be shown as running while another command looks at it."""
     place = tmp_path / "lock"
