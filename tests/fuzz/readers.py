@@ -523,7 +523,7 @@ def engine_answer(given: bytes, folder: Path) -> None:
             answer = json.loads(content)
         except (ValueError, RecursionError):
             return
-        client = mock.MagicMock(**{f"{name}.return_value": answer for name in _ASKED})
+        client = mock.MagicMock(timeout=1.0, **{f"{name}.return_value": answer for name in _ASKED})
         client.load_image.return_value = iter([answer])
         engine = containers.Engine(client, "unix:///fuzz")
         _all_errors(
@@ -535,7 +535,7 @@ def engine_answer(given: bytes, folder: Path) -> None:
         )
     elif kind == 1:
         match = containers._NOT_STARTED.fullmatch(content)
-        assert match is None or isinstance(match[2], bytes)
+        assert match is None or isinstance(match[1], bytes)
     else:
         config, meta = _parts(content, 2)
         (folder / "contexts" / "meta" / "x").mkdir(parents=True)
