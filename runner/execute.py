@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from runner.errors import UsageError
+from runner.errors import OutsideError, UsageError
 from runner.layers import params as params_layer
 from runner.logs import STDERR, STDOUT, Echo, LogWriter, Masker
 from runner.outputs import Gathered, gather
@@ -33,6 +33,9 @@ from runner.tools.engine_errors import ExecutableMissingError
 from runner.tools.interrupts import Interrupts
 
 WORKSPACE = "/workspace"
+WORK = "work"
+"""The folder in a run's scratch that the job sees there."""
+
 ENVIRONMENT = "/opt/replay/env"
 HOME = "/home/replay"
 USER = "replay"
@@ -98,6 +101,9 @@ def execute(
     log = LogWriter(run.folder, secrets.values(), echo)
     try:
         ended = engine.run(request, log, interrupts, disk_watch(run, state.access.limits.disk))
+        refuse_gone(run)
+        if ended.stopped is None and _is_over(run, state.access.limits.disk):
+            ended = msgspec.structs.replace(ended, stopped="disk-full")
     except ExecutableMissingError as error:
         outcome = _not_started(error, secrets)
         log.write(STDERR, f"{outcome.detail}\n".encode())
@@ -121,6 +127,7 @@ def collect(
     gathered = gather(store, prepared.workspace, paths, secrets, _mounted(prepared))
     if STDOUT_NAME in declared:
         gathered = gathered.joined(_stdout(store, run, finished.stdout_masked))
+    refuse_gone(run)
     undeclared = sorted(_masked(path, secrets) for path in _undeclared(prepared.workspace, finished.before, declared))
     return Executed(finished.outcome, gathered.outputs, gathered.problems, tuple(undeclared[:100]))
 
@@ -211,11 +218,37 @@ def disk_watch(run: Run, limit: int | None) -> Watch:
     """Ends a job that fills the disk: `limit` bytes of its own, logs included, or what the machine needs to live."""
 
     def look() -> str | None:
+        refuse_gone(run)
         if _is_nearly_full(os.statvfs(run.scratch)):
             return "disk-full"
-        return "disk-full" if limit is not None and _usage(run.scratch) + _usage(run.folder) > limit else None
+        return "disk-full" if _is_over(run, limit) else None
 
     return look
+
+
+def _is_over(run: Run, limit: int | None) -> bool:
+    return limit is not None and _usage(run.scratch) + _usage(run.folder) > limit
+
+
+def refuse_gone(run: Run) -> None:
+    """Raises `OutsideError` where somebody removed what a job works in: what it wrote is not missing, it is lost."""
+    for folder in (run.scratch / WORK, run.folder):
+        if not folder.is_dir():
+            raise OutsideError(
+                "a folder of the running job is gone",
+                f"somebody removed {folder}",
+                "run the command again, and leave the store alone while a job runs",
+            )
+
+
+def refuse_full_disk(store: Store) -> None:
+    """Raises `OutsideError` where `disk_watch` would end any job at once: that the disk is full is not its doing."""
+    if _is_nearly_full(os.statvfs(store.scratch)):
+        raise OutsideError(
+            "the disk is too full to run a job",
+            f"{store.folder} needs {_LEAST_FREE_BYTES >> 20} MiB and {_LEAST_FREE_FILES} files free",
+            "free some space (`replay gc`), then run the command again",
+        )
 
 
 def _is_nearly_full(disk: os.statvfs_result) -> bool:

@@ -17,7 +17,7 @@ from runner.environment.check import check_full, check_quick
 from runner.environment.farm import Environment
 from runner.environment.seal import discard
 from runner.errors import TamperedError, UnrebuildableError
-from runner.execute import ENVIRONMENT, WORKSPACE, Prepared
+from runner.execute import ENVIRONMENT, WORK, WORKSPACE, Prepared
 from runner.layers import code, data, dependencies, image, params
 from runner.layers.image import ImageSource
 from runner.state.digest import Digest
@@ -173,7 +173,7 @@ def rebuild(
     """Do what the plan says, in `run`'s scratch folder. Raises `UnrebuildableError` naming the pin."""
     state = made.state
     image_id = image.restore(engine, store, root, state.image, list(made.at_hand.image), say)
-    workspace = run.scratch / "work"
+    workspace = run.scratch / WORK
     workspace.mkdir(parents=True)
     _restore_code(store, state, workspace)
     params.restore(store, state.params, workspace)

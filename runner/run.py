@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from runner.errors import InterruptedRunError, TamperedError
-from runner.execute import Executed, Finished, clean_up, collect, execute
+from runner.execute import Executed, Finished, clean_up, collect, execute, refuse_full_disk
 from runner.logs import Echo
 from runner.rebuild import Plan, Rebuilt, damage, discard_damaged, look, plan, rebuild
 from runner.state.digest import digest_bytes
@@ -85,6 +85,7 @@ def make_plan(session: Session, spec: StateSpec) -> Plan:
 
 def rebuild_for(session: Session, made: Plan, run: Run) -> Rebuilt:
     workspace = session.workspace
+    refuse_full_disk(workspace.store)
     return rebuild(session.engine, workspace.store, workspace.root, made, run, session.interrupts, session.say)
 
 

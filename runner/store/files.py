@@ -15,10 +15,14 @@ from pathlib import Path
 
 from runner.errors import OutsideError
 
+_FULL = "free some space (`replay gc`), then run the command again"
+_SHUT = "get the right to use it, or name another store (--store); to look at runs, reading is enough"
+_DISK_NEXT = {errno.ENOSPC: _FULL, errno.EDQUOT: _FULL} | dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _SHUT)
+
 
 def disk_error(error: OSError, doing: str) -> OutsideError:
     """The user's view of an `OSError` met while `doing` something."""
-    next_step = "free some space (`replay gc`), then run the command again" if error.errno == errno.ENOSPC else ""
+    next_step = _DISK_NEXT.get(error.errno or 0, "")
     return OutsideError(f"cannot {doing}", error.strerror or str(error), next_step)
 
 
@@ -169,7 +173,11 @@ class FileLock:
 
     def acquire(self, *, shared: bool = False, wait: bool = True) -> bool:
         """Take the lock; False when `wait` is off and somebody else has it."""
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError as error:
+            why = f"there is no {self.path.parent} any more"
+            raise OutsideError("the store is gone", why, "bring it back, or record the run anew") from error
         flags = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
         try:
             fcntl.flock(fd, flags)
@@ -222,10 +230,15 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock at `path` alone. Any number may ask at once."""
-    if not path.exists():
+    """Whether a living process holds the lock at `path` alone. Any number may ask at once; to read is enough."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
         return False
-    lock = FileLock(path)
-    free = lock.acquire(shared=True, wait=False)
-    lock.release()
-    return not free
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False

@@ -119,17 +119,23 @@ def _read(file: Path) -> dict[str, Row]:
         with contextlib.closing(_open(file)) as database:
             return {run_id: _decoder.decode(row) for run_id, row in database.execute("SELECT run_id, row FROM runs_1")}
     except (sqlite3.DatabaseError, TypeError, *MALFORMED):
-        file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            file.unlink()
         return {}
 
 
 def _write(file: Path, fresh: Iterable[Row], gone: Iterable[str]) -> None:
     """Best effort: what is not written now is found again next time."""
-    with contextlib.suppress(sqlite3.DatabaseError), contextlib.closing(_open(file)) as database, database:
-        database.execute(_SCHEMA)
-        database.executemany("DELETE FROM runs_1 WHERE run_id = ?", [(run_id,) for run_id in gone])
-        encoded = [(row.run_id, msgspec.msgpack.encode(row)) for row in fresh]
-        database.executemany("INSERT OR REPLACE INTO runs_1 VALUES (?, ?)", encoded)
+    try:
+        with contextlib.closing(_open(file)) as database, database:
+            database.execute(_SCHEMA)
+            database.executemany("DELETE FROM runs_1 WHERE run_id = ?", [(run_id,) for run_id in gone])
+            encoded = [(row.run_id, msgspec.msgpack.encode(row)) for row in fresh]
+            database.executemany("INSERT OR REPLACE INTO runs_1 VALUES (?, ?)", encoded)
+    except sqlite3.DatabaseError:
+        with contextlib.suppress(OSError):
+            if file.stat().st_size == 0:  # where a disk is full, the file is made and nothing in it
+                file.unlink()
 
 
 def _open(file: Path) -> sqlite3.Connection:

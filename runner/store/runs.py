@@ -147,10 +147,10 @@ class Run:
 
     def forget(self) -> None:
         """Remove spec, record and logs, the reviewed copies too."""
+        remove_tree(self.folder, self._tmp)
         if self._specs:
             for name in (f"{self.id}.yaml", f"{self.id}.record.json"):
                 (self._specs / name).unlink(missing_ok=True)
-        remove_tree(self.folder, self._tmp)
 
     # --- reading
 

@@ -12,6 +12,7 @@ Two locks keep `gc` and the other commands apart: whoever adds things that nothi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -30,6 +31,7 @@ from runner.store.files import FileLock, disk_error, locked, write_atomic
 
 STORE_FORMAT = 1
 STORE_NAME = ".replay"
+FOLDERS = ("blobs", "runs", "images", "locks", "cache", "scratch", "tmp")
 SET_APART = "damaged-"
 """How the names in `tmp/` begin that only `gc` removes: what `fsck --repair` set apart."""
 
@@ -146,6 +148,7 @@ def open_store(folder: Path, *, create: bool) -> Store:
         raise OutsideError(f"{marker} cannot be read", "it is not what was written", "`replay fsck --repair` mends it")
     if info.format > STORE_FORMAT:
         raise UsageError(f"the store at {folder} is of a newer format", f"format {info.format}", "upgrade replay")
+    _complete(folder)
     return Store(folder, info)
 
 
@@ -189,9 +192,17 @@ def _acquire_within(lock: FileLock, seconds: float) -> None:
         waiting.wait(_POLL_S)
 
 
+def _complete(folder: Path) -> None:
+    """Make again what somebody removed, where that can be done: an empty folder is as good as none."""
+    for name in FOLDERS:
+        if not (folder / name).is_dir():
+            with contextlib.suppress(OSError):
+                (folder / name).mkdir(mode=0o700 if name == "scratch" else 0o777)
+
+
 def _create(folder: Path, marker: Path) -> None:
     try:
-        for name in ("blobs", "runs", "images", "locks", "cache", "scratch", "tmp"):
+        for name in FOLDERS:
             (folder / name).mkdir(parents=True, exist_ok=True)
         # What a job writes keeps the modes that it gave it: no other user may come by a set-uid file.
         (folder / "scratch").chmod(0o700)

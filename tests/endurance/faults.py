@@ -145,7 +145,7 @@ def mounted(folder: Path, *options: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True, capture_output=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True, capture_output=True)
 
 
 def tmpfs(folder: Path, size: str = "2g", inodes: int = 0) -> contextlib.AbstractContextManager[Path]:
@@ -155,6 +155,19 @@ def tmpfs(folder: Path, size: str = "2g", inodes: int = 0) -> contextlib.Abstrac
 
 def remount(folder: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True, capture_output=True)
+
+
+def started(workspace: Workspace, *arguments: str, **env: str) -> subprocess.Popen[bytes]:
+    """A command whose job has said that it is up."""
+    process = workspace.start(*arguments, **env)
+    assert process.stderr
+    said = b""
+    for line in iter(process.stderr.readline, b""):
+        said += line
+        if line == b"ready\n":
+            return process
+    process.communicate()
+    raise AssertionError(f"the job never started: {said!r}")
 
 
 def nothing_left(workspace: Workspace) -> None:

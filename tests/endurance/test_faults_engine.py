@@ -27,7 +27,7 @@ import pytest
 
 from runner.tools.containers import Engine
 from tests.conftest import Workspace
-from tests.endurance.faults import OwnEngine, nothing_left, own_engine
+from tests.endurance.faults import OwnEngine, nothing_left, own_engine, started
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -56,19 +56,6 @@ def here(own: OwnEngine, tmp_path: Path) -> Iterator[Workspace]:
     made.jobs(**{name: {"image": image, "python": None, "outputs": ["o"]} | job for name, job in JOBS.items()})
     yield made
     own.revive()
-
-
-def started(workspace: Workspace, *arguments: str, **env: str) -> subprocess.Popen[bytes]:
-    """A command whose job has said that it is up."""
-    process = workspace.start(*arguments, **env)
-    assert process.stderr
-    said = b""
-    for line in iter(process.stderr.readline, b""):
-        said += line
-        if line == b"ready\n":
-            return process
-    process.communicate()
-    raise AssertionError(f"the job never started: {said!r}")
 
 
 def end(process: subprocess.Popen[bytes], code: int) -> str:

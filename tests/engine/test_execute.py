@@ -289,6 +289,15 @@ def test_a_job_that_fills_its_disk_is_ended(job: Any, workspace: Workspace) -> N
     assert "big" in done.json["undeclared"]
 
 
+def test_limits_hold_for_a_job_that_ends_before_anybody_looked(job: Any) -> None:
+    done = job("i=0; while [ $i -lt 9999 ]; do i=$((i+1)); done", "--json", limits={"time": 0.001})
+    assert (done.code, done.json["ending"], done.json["exit_code"]) == (4, "time-limit", 0), done
+    done = job("head -c 3000000 /dev/zero > big", "--json", limits={"disk": "1m"})
+    assert (done.code, done.json["ending"], done.json["exit_code"]) == (4, "disk-full", 0), done
+    done = job("true", "--json", limits={"time": "1m", "disk": "1m"})
+    assert (done.code, done.json["ending"]) == (0, "exited"), done
+
+
 # --- what a job may do to itself -----------------------------------------------------------------------------
 
 
