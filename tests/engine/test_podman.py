@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -123,15 +124,16 @@ def serving(*namespaces: str, become: Sequence[str] = (), before: str = "") -> I
     finally:
         process.terminate()
         process.wait(60)
-        _end_pause(folder)
+        _end_all(folder)
         subprocess.run(["rm", "-rf", str(folder)], check=False)
 
 
-def _end_pause(folder: Path) -> None:
-    """A rootless podman keeps a process of its own that holds its user namespace."""
-    for file in folder.glob("run/**/pause.pid"):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(file.read_text()), 9)
+def _end_all(folder: Path) -> None:
+    """Rootless, podman goes on in processes of its own; their environment names the folder."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"TMPDIR={folder}/t\0".encode() in (process / "environ").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
