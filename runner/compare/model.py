@@ -1,0 +1,3 @@
+from runner.compare import raw
+
+COMPARATOR = raw.COMPARATOR
