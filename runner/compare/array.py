@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from runner.compare import raw
 from runner.compare.arrayread import Array, Arrays, arrays_of
 from runner.compare.comparator import Comparator, Comparison
-from runner.compare.malformed import MalformedError, either_malformed, loaded
+from runner.compare.malformed import MalformedError, either_malformed, loaded, told_of
 from runner.compare.shown import count, shown
 from runner.compare.tolerance import Tolerance, Tolerances, change, tolerances_of
 from runner.state.record import Verdict
@@ -120,14 +120,10 @@ def _inside(results: list[_Result], tolerances: Tolerances) -> list[str]:
 def _results(
     name: str, before: Arrays, after: Arrays, tolerances: Tolerances, ignore: tuple[str, ...]
 ) -> Iterator[_Result]:
-    try:
+    with told_of(f"original: {_place(name)[:-2]}"):
         a = before.open(name)
-    except MalformedError as error:
-        raise MalformedError(f"original: {_place(name)}{error}") from None
-    try:
+    with told_of(f"replay: {_place(name)[:-2]}"):
         b = after.open(name)
-    except MalformedError as error:
-        raise MalformedError(f"replay: {_place(name)}{error}") from None
     return _pairs(name, a, b, tolerances, ignore)
 
 

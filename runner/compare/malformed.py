@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,17 @@ class MalformedError(Exception):
 
 class TooLargeError(MalformedError):
     """The file may be sound, and is more than is opened."""
+
+
+@contextmanager
+def told_of(side: str) -> Iterator[None]:
+    """Name the file, `original` or `replay`, in what is found wrong with it."""
+    try:
+        yield
+    except TooLargeError as error:
+        raise TooLargeError(f"{side}: {error}") from None
+    except MalformedError as error:
+        raise MalformedError(f"{side}: {error}") from None
 
 
 def loaded(load: Callable[[Path], Any], path: Path) -> Any:

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from runner.compare.malformed import MalformedError, TooLargeError
 from runner.compare.shown import shown
@@ -42,9 +42,16 @@ def opened(path: Path) -> Iterator[ZipFile]:
 
 def chunks(archive: ZipFile, member: ZipInfo) -> Iterator[bytes]:
     """The content of a member, no more than it is declared to hold. Raises `MalformedError`, `OSError`."""
-    with _said(), archive.open(member) as file:
+    with content(archive, member) as file:
         while chunk := file.read(_CHUNK):
             yield chunk
+
+
+@contextmanager
+def content(archive: ZipFile, member: ZipInfo) -> Iterator[IO[bytes]]:
+    """A member to read from. What is wrong with it raises `MalformedError`, also while it is read."""
+    with _said(), archive.open(member) as file:
+        yield file
 
 
 @contextmanager
