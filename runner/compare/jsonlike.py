@@ -93,7 +93,7 @@ class _Finding(NamedTuple):
     pair: _Pair
 
 
-class _Language(msgspec.Struct, frozen=True):
+class Language(msgspec.Struct, frozen=True):
     """A way to write values: its reader, and the size of a file that is read."""
 
     load: Callable[[Path], Any]
@@ -136,7 +136,7 @@ def check(path: str, rule: OutputRule) -> None:
 
 
 def _comparator(load: Callable[[Path], Any], limit: int) -> Comparator:
-    return Comparator(_Language(load, limit).compare, frozenset({"rtol", "atol", "tolerances", "ignore"}), check)
+    return Comparator(Language(load, limit).compare, frozenset({"rtol", "atol", "tolerances", "ignore"}), check)
 
 
 JSON = _comparator(jsonread.load, MAX_JSON)
