@@ -39,6 +39,7 @@ _THREADS = 4
 _FIRST_LINE = 2 << 20
 _SHOWN = 200
 _DELIMITERS = ",\t;|"
+_QUOTED = re.compile('"[^"]*"')
 _NUMBER = re.compile(r"\s*[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf|infinity)\s*", re.IGNORECASE)
 
 _INTEGERS = {f"{sign}{size}" for sign in ("", "U") for size in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")}
@@ -211,7 +212,7 @@ def _reading(link: Path, file: Path) -> _Reading:
 
 
 def _csv(link: Path, line: str, packing: str) -> _Reading:
-    delimiter = max(_DELIMITERS, key=line.count)
+    delimiter = max(_DELIMITERS, key=_QUOTED.sub("", line).count)
     names = _fields(line, delimiter)
     if len(names) > MAX_COLUMNS:
         raise TooLargeError(f"{len(names):,} columns, more than the {MAX_COLUMNS:,} that are compared")
