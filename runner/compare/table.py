@@ -27,6 +27,7 @@ from runner.state.record import Verdict
 from runner.state.spec import OutputRule
 
 _AT_ONCE = 64
+_AT_ONCE_SIMPLY = 512
 _EXAMPLES = 3
 _NAME_SHOWN = 60
 _VALUE_SHOWN = 60
@@ -116,7 +117,8 @@ class _Comparing:
             return Comparison(Verdict.DIVERGED, f"{self._original.format} became {self._replayed.format}")
         pairing = self._by_key() if self._key else self._by_order()
         common = [column for column in self._original.columns if self._is_common(column)]
-        found = [one for some in _some(common) for one in self._look(pairing, some)]
+        changed = [column for some in _some(common, _AT_ONCE_SIMPLY) for column in self._changed(pairing, some)]
+        found = [one for some in _some(changed) for one in self._look(pairing, some)]
         differences = [*self._cells(pairing, found), *pairing.differences, *_columns(self._before, self._after)]
         inside, about = self._inside(pairing, found), self._about()
         if differences:
@@ -194,13 +196,15 @@ class _Comparing:
 
     # --- looking at cells
 
+    def _changed(self, pairing: _Pairing, columns: Sequence[Column]) -> list[Column]:
+        """The columns that are not the same everywhere, which is quickly told."""
+        answers = ", ".join(f"bool_or({self._differs(column)})" for column in columns)
+        row = self._database.rows(f"SELECT {answers} FROM {pairing.clause}")[0]
+        return [column for column, changed in zip(columns, row, strict=True) if changed]
+
     def _look(self, pairing: _Pairing, columns: Sequence[Column]) -> list[_Found]:
-        cells = [self._states(place, column) for place, column in enumerate(columns)]
         answers = ", ".join(_aggregates(place) for place in range(len(columns)))
-        statement = (
-            f"SELECT {answers} FROM (SELECT a.rowid AS ra, b.rowid AS rb, {', '.join(cells)} FROM {pairing.clause})"
-        )
-        row = self._database.rows(statement)[0]
+        row = self._database.rows(f"SELECT {answers} FROM ({self._states(pairing, columns)})")[0]
         found = []
         for place, column in enumerate(columns):
             outside, inside, largest, worst = row[4 * place : 4 * place + 4]
@@ -208,25 +212,46 @@ class _Comparing:
             found.append(_Found(column, self._tolerances.of(column.name), outside, inside, largest or 0.0, pair))
         return found
 
-    def _states(self, place: int, column: Column) -> str:
-        """Of each pair: whether it differs, 1 inside and 2 outside the tolerance; how far outside; how far inside."""
-        tolerance = self._tolerances.of(column.name)
-        a, b = f"a.{column.sql}", f"b.{self._after[column.name].sql}"
-        x, y, apart = _number(a, column), _number(b, column), _apart(a, b, column)
-        bound = f"({tolerance.atol!r}::DOUBLE + {tolerance.rtol!r}::DOUBLE * abs({x}))"
-        finite = f"isfinite({x}) AND isfinite({y})"
-        if tolerance == Tolerance():
-            state, excess = "2", apart
-        else:
-            same = f"{x} = {y} AND {apart} = 0" if column.kind == "written" else "false"
-            not_finite = f"(NOT isfinite({x}) AND {x} = {y})"
-            state = f"CASE WHEN {finite} AND {apart} <= {bound} OR {same} OR {not_finite} THEN 1 ELSE 2 END"
-            excess = f"{apart} / {bound}"
-        differs = f"{a} IS DISTINCT FROM {b}"
+    def _states(self, pairing: _Pairing, columns: Sequence[Column]) -> str:
+        """Of each pair of rows and column: s, whether it differs, 1 inside and 2 outside the tolerance; m, how
+        far outside; q, the relative difference inside. Each step uses what the one below has worked out."""
+        cells = ", ".join(self._cell(place, column) for place, column in enumerate(columns))
+        apart = ", ".join(
+            f"d{place}, x{place}, y{place}, coalesce(e{place}, abs(y{place} - x{place})) AS p{place}"
+            for place in range(len(columns))
+        )
+        states = ", ".join(self._state(place, column) for place, column in enumerate(columns))
         return (
-            f"CASE WHEN {differs} THEN {state} ELSE 0 END AS s{place},"
-            f" CASE WHEN s{place} = 2 THEN CASE WHEN {finite} THEN {excess} ELSE 'inf'::DOUBLE END END AS m{place},"
-            f" CASE WHEN s{place} = 1 AND {finite} AND {x} <> 0 THEN {apart} / abs({x}) END AS q{place}"
+            f"SELECT ra, rb, {states} FROM (SELECT ra, rb, {apart} FROM"
+            f" (SELECT a.rowid AS ra, b.rowid AS rb, {cells} FROM {pairing.clause}))"
+        )
+
+    def _differs(self, column: Column) -> str:
+        return f"a.{column.sql} IS DISTINCT FROM b.{self._after[column.name].sql}"
+
+    def _cell(self, place: int, column: Column) -> str:
+        """d, whether two cells differ; then x and y, the numbers that they are, and e, how far integers are apart."""
+        a, b, differs = f"a.{column.sql}", f"b.{self._after[column.name].sql}", self._differs(column)
+        return (
+            f"{differs} AS d{place}, CASE WHEN {differs} THEN {_number(a, column)} END AS x{place},"
+            f" CASE WHEN {differs} THEN {_number(b, column)} END AS y{place},"
+            f" CASE WHEN {differs} THEN {_exactly_apart(a, b, column)} END AS e{place}"
+        )
+
+    def _state(self, place: int, column: Column) -> str:
+        tolerance = self._tolerances.of(column.name)
+        x, y, apart = f"x{place}", f"y{place}", f"p{place}"
+        finite = f"isfinite({x}) AND isfinite({y})"
+        state, excess = "2", apart
+        if tolerance != Tolerance():
+            bound = f"({tolerance.atol!r}::DOUBLE + {tolerance.rtol!r}::DOUBLE * abs({x}))"
+            same = f"{apart} = 0 OR (NOT isfinite({x}) AND {x} = {y})"
+            state = f"CASE WHEN {same} OR ({finite} AND {apart} <= {bound}) THEN 1 ELSE 2 END"
+            excess = f"{apart} / {bound}"
+        return (
+            f"CASE WHEN d{place} THEN {state} ELSE 0 END AS s{place},"
+            f" CASE WHEN {finite} THEN {excess} ELSE 'inf'::DOUBLE END AS m{place},"
+            f" CASE WHEN {finite} AND {x} <> 0 THEN {apart} / abs({x}) END AS q{place}"
         )
 
     # --- saying what was found
@@ -254,9 +279,8 @@ class _Comparing:
 
     def _outside(self, pairing: _Pairing, columns: Sequence[Column]) -> str:
         """The rows in which one of the columns differs too much."""
-        cells = ", ".join(self._states(place, column) for place, column in enumerate(columns))
         outside = " OR ".join(f"s{place} = 2" for place in range(len(columns)))
-        return f"SELECT ra FROM (SELECT a.rowid AS ra, {cells} FROM {pairing.clause}) WHERE {outside}"
+        return f"SELECT ra FROM ({self._states(pairing, columns)}) WHERE {outside}"
 
     def _worst(self, found: _Found) -> str:
         column, (row, other) = found.column, found.worst
@@ -309,14 +333,14 @@ class _Comparing:
         return [f"rows by {by}", *ignored]
 
 
-def _some(columns: Sequence[Column]) -> Iterator[Sequence[Column]]:
-    return (columns[start : start + _AT_ONCE] for start in range(0, len(columns), _AT_ONCE))
+def _some(columns: Sequence[Column], size: int = _AT_ONCE) -> Iterator[Sequence[Column]]:
+    return (columns[start : start + size] for start in range(0, len(columns), size))
 
 
 def _aggregates(place: int) -> str:
     """Four answers a column; of equal excess the first row is the worst."""
     return (
-        f"count(*) FILTER (s{place} = 2), count(*) FILTER (s{place} = 1), max(q{place}),"
+        f"count(*) FILTER (s{place} = 2), count(*) FILTER (s{place} = 1), max(q{place}) FILTER (s{place} = 1),"
         f" max({{'m': m{place}, 'a': -ra, 'b': rb}}) FILTER (s{place} = 2)"
     )
 
@@ -327,16 +351,14 @@ def _number(cell: str, column: Column) -> str:
     return "NULL::DOUBLE" if column.kind == "other" else f"{cell}::DOUBLE"
 
 
-def _apart(a: str, b: str, column: Column) -> str:
-    """|b - a| as a double: of integers exact as far as a double goes."""
+def _exactly_apart(a: str, b: str, column: Column) -> str:
+    """|b - a| of two integers, worked out in integers; null for other numbers."""
     exact = f"abs(TRY_CAST({b} AS HUGEINT) - TRY_CAST({a} AS HUGEINT))::DOUBLE"
-    apart = f"abs({_number(b, column)} - {_number(a, column)})"
     if column.kind == "integer":
         return exact
     if column.kind == "written":
-        integers = f"regexp_full_match({a}, {_INTEGER}) AND regexp_full_match({b}, {_INTEGER})"
-        return f"CASE WHEN {integers} THEN {exact} ELSE {apart} END"
-    return apart
+        return f"CASE WHEN regexp_full_match({a}, {_INTEGER}) AND regexp_full_match({b}, {_INTEGER}) THEN {exact} END"
+    return "NULL::DOUBLE"
 
 
 def _columns(before: dict[str, Column], after: dict[str, Column]) -> list[str]:
