@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 import msgspec
 
 from runner import __version__
-from runner.compare import check_rule
+from runner.compare import check_installed, check_rule
 from runner.errors import UsageError
 from runner.execute import job_owner
 from runner.layers import access, code, data, dependencies, env, host, image, params
@@ -69,6 +69,7 @@ def capture(
     """
     store, root = workspace.store, workspace.root
     outputs = contract_outputs(job)
+    check_installed(outputs, outputs)
     command = command_of(job)
     refuse_overlaps(job, outputs)
     limits = access.limits(job.limits)

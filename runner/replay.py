@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from runner import __version__
-from runner.compare import compare_outputs
+from runner.compare import check_installed, compare_outputs
 from runner.errors import InterruptedRunError, RefusedError, TamperedError, UsageError
 from runner.execute import Executed
 from runner.layers import access, host
@@ -74,6 +74,7 @@ def original_of(run: Run) -> Original:
 def replay(session: Session, original: Original, times: int | None) -> list[Replayed]:
     """Replay `times` times; by default once, and once more if that differs, to tell whether it is
     reproducible. The verdict over all is `overall`."""
+    check_installed((output.path for output in original.record.outputs), original.spec.contract.outputs)
     done = [replay_once(session, original)]
     wanted = times or (1 if _good(done[0]) else 2)
     while len(done) < wanted:

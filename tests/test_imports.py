@@ -69,12 +69,25 @@ RESERVED = [
     ),
     Reserved({"yaml"}, {"runner/state/yaml_reader.py"}, "YAML is read by one set of rules"),
     Reserved({"sqlite3"}, {"store"}, "the index is the store's"),
+    Reserved({"duckdb"}, {"runner/compare/duck.py"}, "it is opened with the same bounds everywhere"),
     Reserved({"dvc"}, set(), "importing it costs .3 s and more: it is run as a program"),
     Reserved({"pydantic"}, set(), "importing it costs twice what a whole command may"),
     Reserved({"joblib", "marshal", "pickle", "shelve"}, set(), "nothing is unpickled on the host"),
 ]
 
-LATE = {"dvc", "docker", "jsonschema_rs", "pydantic", "requests", "rich", "sqlite3"}
+LATE = {
+    "PIL",
+    "docker",
+    "duckdb",
+    "dvc",
+    "jsonschema_rs",
+    "numpy",
+    "pydantic",
+    "requests",
+    "rich",
+    "sqlite3",
+    "zipfile",
+}
 
 
 def room_of(file: str) -> str:

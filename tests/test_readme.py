@@ -17,7 +17,8 @@ from runner.capture import contract_outputs
 from runner.cli import commands
 from runner.cli.main import app
 from runner.compare.normalise import NORMALISERS
-from runner.compare.registry import COMPARATORS
+from runner.compare.others import GROUP
+from runner.compare.registry import AUTO, COMPARATORS
 from runner.errors import Exit
 from runner.execute import ENVIRONMENT, HOME, WORKSPACE, environment
 from runner.layers import access
@@ -137,10 +138,20 @@ def test_the_defaults_in_the_example_hold(example: str) -> None:
     assert JobLimits() == given.limits == JobLimits(**dict.fromkeys(JobLimits.__struct_fields__))
 
 
-def test_every_comparator_and_normaliser_is_told() -> None:
+def test_every_comparator_with_its_options_is_told() -> None:
+    told = {name: set(words(row[2])) - {"*"} for row in rows(section("`replay.yaml`")) for name in words(row[0])}
+    everything = set(OutputRule.__struct_encode_fields__) - {"compare", "probe"}
+    options = {name: set(comparator.options) for name, comparator in COMPARATORS.items()}
+    assert told.pop(AUTO) == {"probe"}
+    assert told == options
+    assert set().union(*options.values()) - {"probe"} == everything
+
+
+def test_every_normaliser_and_extra_is_told() -> None:
     text = section("`replay.yaml`")
-    told = next(line for line in text.split("\n\n") if line.startswith("Comparators"))
-    assert {*COMPARATORS, *NORMALISERS} <= set(words(told))
+    assert set(NORMALISERS) <= set(words(next(line for line in text.split("\n\n") if "Normalisers: " in line)))
+    extras = ",".join(dict.fromkeys(filter(None, (COMPARATORS[name].extra for name in ("table", "array", "image")))))
+    assert f"pip install 'replay-runner[{extras}]'" in text and f"`{GROUP}`" in text
 
 
 def test_what_a_job_finds_is_told() -> None:
@@ -197,5 +208,5 @@ def test_every_test_of_what_a_job_cannot_do_exists() -> None:
 
 
 def test_it_stays_short_and_tells_nothing_of_where_it_was_made() -> None:
-    assert len(README.splitlines()) < 500
+    assert len(README.splitlines()) < 550
     assert not re.search(r"/work/|https?://(?!localhost)", README)

@@ -2,9 +2,11 @@
 
 Bytes come first; only outputs whose bytes differ are opened, by the comparator that the contract names.
 
-- `outputs` pairs outputs and finds each one's rule; `registry` knows the comparators by name
-- `comparator` is the interface; `raw`, `text` and `jsonlike` implement it, one a file
-- `mismatch`, `normalise`, `jsonread`, `tolerance`, `shown` are what they share
+- `outputs` pairs outputs and finds each one's rule; `registry` knows the comparators by name, `others` those
+  of other distributions, `extras` what some of them need
+- `comparator` is the interface; `raw`, `text`, `jsonlike`, `table`, `array`, `image` and `model` implement it
+- `jsonread`, `yamlread`, `tomlread`, `duck`, `arrayread`, `zipread`, `pickles` read what strangers wrote
+- `mismatch`, `normalise`, `tolerance`, `malformed`, `shown` are what they share
 
 Files compared were written by strangers: they are streamed or bounded, a malformed one is a finding and
 not an error, and nothing of them reaches a detail except through `shown`.
@@ -12,7 +14,7 @@ not an error, and nothing of them reaches a detail except through `shown`.
 
 from runner.compare.comparator import Comparator, Comparison
 from runner.compare.outputs import compare_outputs
-from runner.compare.registry import check_rule
+from runner.compare.registry import check_installed, check_rule
 from runner.compare.shown import shown
 
-__all__ = ["Comparator", "Comparison", "check_rule", "compare_outputs", "shown"]
+__all__ = ["Comparator", "Comparison", "check_installed", "check_rule", "compare_outputs", "shown"]

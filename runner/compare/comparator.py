@@ -1,4 +1,4 @@
-"""The interface of a comparator.
+"""The interface of a comparator, built in or of another distribution.
 
 A comparator gets two readable files and the output's rule. What it finds wrong in a file is part of its
 conclusion; the only exception it may raise is `OSError`, when a file cannot be read.
@@ -30,12 +30,15 @@ def _accept(path: str, rule: OutputRule) -> None:
 
 
 class Comparator(msgspec.Struct, frozen=True):
-    """`compare(original, replayed, rule)` compares two files.
+    """`compare(original, replayed, rule)` compares two files. What they hold is told by their content: the
+    names of the files say nothing.
 
     `options` are the keys of `OutputRule`, besides `compare`, that it takes. `check(path, rule)` raises
     `UsageError` for values of them that it cannot use; `path` is the output's, for the message.
+    `extra` is what has to be installed beside this tool for it.
     """
 
     compare: Callable[[Path, Path, OutputRule], Comparison]
     options: frozenset[str] = frozenset()
     check: Callable[[str, OutputRule], None] = _accept
+    extra: Literal["tables", "arrays", "images"] | None = None

@@ -1,4 +1,4 @@
-"""Comparator `json`: values, not their spelling.
+"""Comparators `json`, `yaml` and `toml`: values, not their spelling.
 
 Numbers are compared within the tolerance, lists by position; the order of keys does not count. A
 malformed file differs from every well-formed one; two malformed files, and files past the size limit, are
@@ -9,27 +9,32 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from runner.compare import raw
+import msgspec
+
+from runner.compare import jsonread, raw, tomlread, yamlread
 from runner.compare.comparator import Comparator, Comparison
-from runner.compare.jsonread import MalformedError, load
-from runner.compare.shown import shown
-from runner.compare.tolerance import Tolerance, is_number, relative_difference, same
+from runner.compare.malformed import MalformedError, either_malformed, loaded
+from runner.compare.shown import count, shown
+from runner.compare.tolerance import Tolerance, Tolerances, is_number, relative_difference, same, tolerances_of
 from runner.errors import UsageError
 from runner.state.record import Verdict
 from runner.state.spec import OutputRule
 
-MAX_BYTES = 64 << 20
+MAX_JSON = 64 << 20
+# Their readers take ten times as long.
+MAX_YAML = MAX_TOML = 8 << 20
 _EXAMPLES = 3
 _VALUE_SHOWN = 60
 _PATH_SHOWN = 100
 
-Patterns = tuple[tuple[str, ...], ...]
+Pattern = tuple[str, ...]
+Patterns = tuple[Pattern, ...]
 
 
 class _Kind(Enum):
@@ -57,13 +62,30 @@ class _Place(NamedTuple):
     key: str | int
 
 
+class _Options(NamedTuple):
+    """What a rule says of a place. `ignore` and `own` hold what is left of the named paths from here on."""
+
+    ignore: Patterns
+    own: tuple[tuple[Pattern, Tolerance], ...]
+    tolerance: Tolerance
+
+    def below(self, key: str | int) -> _Options:
+        if not self.ignore and not self.own:
+            return self
+        names = ("*", str(key))
+        ignore = tuple(pattern[1:] for pattern in self.ignore if pattern[0] in names)
+        own = tuple((pattern[1:], tolerance) for pattern, tolerance in self.own if pattern and pattern[0] in names)
+        here = next((tolerance for pattern, tolerance in own if not pattern), self.tolerance)
+        return _Options(ignore, own, here)
+
+
 class _Pair(NamedTuple):
-    """Two values of one place. `ignore` holds what is left of the ignored paths from here on."""
+    """Two values of one place."""
 
     place: _Place | None
     original: Any
     replayed: Any
-    ignore: Patterns
+    options: _Options
 
 
 class _Finding(NamedTuple):
@@ -71,60 +93,68 @@ class _Finding(NamedTuple):
     pair: _Pair
 
 
-def compare(original: Path, replayed: Path, rule: OutputRule) -> Comparison:
-    by_bytes = raw.compare(original, replayed, rule)
-    if by_bytes.verdict is Verdict.IDENTICAL:
-        return by_bytes
-    if max(original.stat().st_size, replayed.stat().st_size) > MAX_BYTES:
-        return _reasoned(f"over {MAX_BYTES >> 20} MiB, compared as bytes", by_bytes)
-    before, after = _load(original), _load(replayed)
-    if isinstance(before, MalformedError) and isinstance(after, MalformedError):
-        return _reasoned(f"compared as bytes (original: {before}; replay: {after})", by_bytes)
-    if isinstance(before, MalformedError):
-        return Comparison(Verdict.DIVERGED, f"original: {before}")
-    if isinstance(after, MalformedError):
-        return Comparison(Verdict.DIVERGED, f"replay: {after}")
-    tolerance = Tolerance(rule.rtol, rule.atol)
-    ignore = tuple(tuple(path.split(".")) for path in rule.ignore)
-    return _conclude(_findings(_Pair(None, before, after, ignore), tolerance), tolerance)
+class Language(msgspec.Struct, frozen=True):
+    """A way to write values: its reader, and the size of a file that is read."""
+
+    load: Callable[[Path], Any]
+    limit: int
+
+    def compare(self, original: Path, replayed: Path, rule: OutputRule) -> Comparison:
+        by_bytes = raw.compare(original, replayed, rule)
+        if by_bytes.verdict is Verdict.IDENTICAL:
+            return by_bytes
+        if max(original.stat().st_size, replayed.stat().st_size) > self.limit:
+            return Comparison(by_bytes.verdict, f"over {self.limit >> 20} MiB, compared as bytes: {by_bytes.detail}")
+        before, after = loaded(self.load, original), loaded(self.load, replayed)
+        if isinstance(before, MalformedError) or isinstance(after, MalformedError):
+            return either_malformed(before, after, by_bytes)
+        top = _Pair(None, before, after, _options(rule))
+        return _conclude(_findings(top), tolerances_of(rule))
+
+
+def _options(rule: OutputRule) -> _Options:
+    """Of several named paths that lead to one place, the deepest holds, then the one of fewest `*`."""
+    ignore = tuple(_pattern(path) for path in rule.ignore)
+    tolerances = tolerances_of(rule)
+    own = sorted(((_pattern(path), one) for path, one in tolerances.own.items()), key=lambda item: item[0].count("*"))
+    return _Options(ignore, tuple(own), tolerances.default)
+
+
+def _pattern(path: str) -> Pattern:
+    return tuple(path.split("."))
 
 
 def check(path: str, rule: OutputRule) -> None:
-    for ignored in rule.ignore:
-        if not all(ignored.split(".")):
-            raise UsageError(
-                f"output {path!r}: `ignore` holds {ignored!r}, which has an empty part",
-                "an ignored path is keys and indices joined by single dots, `*` standing for any one",
-                "write it as in `a.b.*.time`",
-            )
+    for option, names in (("ignore", rule.ignore), ("tolerances", rule.tolerances)):
+        for name in names:
+            if not all(_pattern(name)):
+                raise UsageError(
+                    f"output {path!r}: `{option}` holds {name!r}, which has an empty part",
+                    "a path is keys and indices joined by single dots, `*` standing for any one",
+                    "write it as in `a.b.*.time`",
+                )
 
 
-COMPARATOR = Comparator(compare, frozenset({"rtol", "atol", "ignore"}), check)
+def _comparator(load: Callable[[Path], Any], limit: int) -> Comparator:
+    return Comparator(Language(load, limit).compare, frozenset({"rtol", "atol", "tolerances", "ignore"}), check)
 
 
-def _load(path: Path) -> Any:
-    """The value, or why there is none."""
-    try:
-        return load(path)
-    except MalformedError as error:
-        return error
-
-
-def _reasoned(reason: str, comparison: Comparison) -> Comparison:
-    return Comparison(comparison.verdict, f"{reason}: {comparison.detail}")
+JSON = _comparator(jsonread.load, MAX_JSON)
+YAML = _comparator(yamlread.load, MAX_YAML)
+TOML = _comparator(tomlread.load, MAX_TOML)
 
 
 # --- walking two values at once ------------------------------------------------------------------------
 
 
-def _findings(top: _Pair, tolerance: Tolerance) -> Iterator[_Finding]:
+def _findings(top: _Pair) -> Iterator[_Finding]:
     """All that is not the same, in document order. Keeps its own stack: nesting is a stranger's choice."""
     stack = [iter([top])]
     while stack:
         pair = next(stack[-1], None)
         if pair is None:
             stack.pop()
-        elif () in pair.ignore:
+        elif () in pair.options.ignore:
             if _differs(pair):
                 yield _Finding(_Kind.IGNORED, pair)
         elif isinstance(pair.original, dict) and isinstance(pair.replayed, dict):
@@ -133,13 +163,16 @@ def _findings(top: _Pair, tolerance: Tolerance) -> Iterator[_Finding]:
             stack.append(_members(pair))
         elif isinstance(pair.original, list) and isinstance(pair.replayed, list):
             stack.append(_items(pair))
-        elif kind := _kind(pair.original, pair.replayed, tolerance):
+        elif kind := _kind(pair.original, pair.replayed, pair.options.tolerance):
             yield _Finding(kind, pair)
 
 
 def _differs(pair: _Pair) -> bool:
-    findings = _findings(pair._replace(ignore=()), Tolerance())
+    findings = _findings(pair._replace(options=_EXACTLY))
     return any(finding.kind is _Kind.DIFFERS for finding in findings)
+
+
+_EXACTLY = _Options((), (), Tolerance())
 
 
 def _is_reordered(original: dict[str, Any], replayed: dict[str, Any]) -> bool:
@@ -151,7 +184,7 @@ def _members(pair: _Pair) -> Iterator[_Pair]:
     for key in chain(pair.original, added):
         a, b = pair.original.get(key, _Absent.ABSENT), pair.replayed.get(key, _Absent.ABSENT)
         if not _is_same_scalar(a, b):
-            yield _Pair(_Place(pair.place, key), a, b, _below(pair.ignore, key))
+            yield _Pair(_Place(pair.place, key), a, b, pair.options.below(key))
 
 
 def _items(pair: _Pair) -> Iterator[_Pair]:
@@ -160,26 +193,20 @@ def _items(pair: _Pair) -> Iterator[_Pair]:
     common = min(len(a), len(b))
     for index in range(common):
         if not _is_same_scalar(a[index], b[index]):
-            yield _Pair(_Place(pair.place, index), a[index], b[index], _below(pair.ignore, index))
+            yield _Pair(_Place(pair.place, index), a[index], b[index], pair.options.below(index))
     in_excess = False
     for index in range(common, max(len(a), len(b))):
-        ignore = _below(pair.ignore, index)
-        if () in ignore:
-            yield _Pair(_Place(pair.place, index), _item(a, index), _item(b, index), ignore)
+        options = pair.options.below(index)
+        if () in options.ignore:
+            yield _Pair(_Place(pair.place, index), _item(a, index), _item(b, index), options)
         else:
             in_excess = True
     if in_excess:
-        yield _Pair(pair.place, _Length(len(a)), _Length(len(b)), ())
+        yield _Pair(pair.place, _Length(len(a)), _Length(len(b)), _EXACTLY)
 
 
 def _item(values: list[Any], index: int) -> Any:
     return values[index] if index < len(values) else _Absent.ABSENT
-
-
-def _below(patterns: Patterns, key: str | int) -> Patterns:
-    if not patterns:
-        return ()
-    return tuple(pattern[1:] for pattern in patterns if pattern[0] in ("*", str(key)))
 
 
 def _is_same_scalar(a: Any, b: Any) -> bool:
@@ -199,7 +226,7 @@ def _kind(original: Any, replayed: Any, tolerance: Tolerance) -> _Kind | None:
 # --- saying what was found -----------------------------------------------------------------------------
 
 
-def _conclude(findings: Iterable[_Finding], tolerance: Tolerance) -> Comparison:
+def _conclude(findings: Iterable[_Finding], tolerance: Tolerances) -> Comparison:
     counts, examples, largest = Counter[_Kind](), list[str](), dict[_Kind, float]()
     for kind, pair in findings:
         counts[kind] += 1
@@ -223,7 +250,7 @@ def _relative(pair: _Pair) -> float:
 
 def _differing(counts: Counter[_Kind], examples: list[str], largest: dict[_Kind, float]) -> str:
     more = counts[_Kind.DIFFERS] - len(examples)
-    text = f"{_count(counts[_Kind.DIFFERS], 'difference')}: {', '.join(examples)}"
+    text = f"{count(counts[_Kind.DIFFERS], 'difference')}: {', '.join(examples)}"
     if more:
         text += f" and {more} more"
     if largest[_Kind.DIFFERS]:
@@ -231,22 +258,18 @@ def _differing(counts: Counter[_Kind], examples: list[str], largest: dict[_Kind,
     return text
 
 
-def _notes(counts: Counter[_Kind], largest: dict[_Kind, float], tolerance: Tolerance) -> list[str]:
+def _notes(counts: Counter[_Kind], largest: dict[_Kind, float], tolerance: Tolerances) -> list[str]:
     notes = []
     if inside := counts[_Kind.INSIDE]:
         relative = f" (largest relative difference {largest[_Kind.INSIDE]:.3g})" if largest[_Kind.INSIDE] else ""
-        notes.append(f"{_count(inside, 'number')} inside {tolerance}{relative}")
+        notes.append(f"{count(inside, 'number')} inside {tolerance}{relative}")
     if changed := counts[_Kind.TYPE]:
-        notes.append(f"{_count(changed, 'number')} equal but integer in one and decimal in the other")
+        notes.append(f"{count(changed, 'number')} equal but integer in one and decimal in the other")
     if ignored := counts[_Kind.IGNORED]:
-        notes.append(f"{_count(ignored, 'ignored difference')}")
+        notes.append(f"{count(ignored, 'ignored difference')}")
     if counts[_Kind.ORDER]:
         notes.append("key order")
     return notes
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _example(pair: _Pair) -> str:
@@ -266,11 +289,12 @@ def _value(value: Any) -> str:
     if isinstance(value, str):
         return f'"{shown(value, _VALUE_SHOWN)}"'
     if isinstance(value, dict):
-        return f"an object of {_count(len(value), 'key')}"
+        return f"an object of {count(len(value), 'key')}"
     if isinstance(value, list):
-        return f"a list of {_count(len(value), 'item')}"
+        return f"a list of {count(len(value), 'item')}"
     if isinstance(value, _Length):
-        return _count(value.items, "item")
+        return count(value.items, "item")
     if isinstance(value, _Absent):
         return value.value
-    return shown(json.dumps(value), _VALUE_SHOWN)
+    plain = isinstance(value, int | float | None)
+    return shown(json.dumps(value) if plain else str(value), _VALUE_SHOWN)

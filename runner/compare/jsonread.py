@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from runner.compare.malformed import MalformedError
 from runner.compare.shown import shown
 
 MAX_DEPTH = 500
@@ -19,23 +20,24 @@ MAX_DIGITS = 4300
 _SHOWN = 100
 
 
-class MalformedError(Exception):
-    """The file cannot be read as JSON; the message names the problem and is safe for a terminal."""
-
-
 def load(path: Path) -> Any:
     """The value of a JSON file. Raises `MalformedError`, `OSError`."""
+    return read(path.read_bytes())
+
+
+def read(content: bytes) -> Any:
+    """The value of JSON. Raises `MalformedError`."""
     try:
-        value = _DECODER.decode(path.read_bytes().decode("utf-8-sig"))
+        value = _DECODER.decode(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise MalformedError(f"not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno}"
         raise MalformedError(f"not JSON: {place}: {shown(error.msg, _SHOWN)}") from None
     except RecursionError:
-        raise _too_deep() from None
-    if _is_too_deep(value):
-        raise _too_deep()
+        raise too_deep() from None
+    if is_too_deep(value):
+        raise too_deep()
     return value
 
 
@@ -60,7 +62,8 @@ def _integer(digits: str) -> int:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
 
 
-def _is_too_deep(value: Any) -> bool:
+def is_too_deep(value: Any) -> bool:
+    """Whether objects and lists are nested more than `MAX_DEPTH` levels."""
     level = _containers([value])
     for _ in range(MAX_DEPTH):
         level = [child for node in level for child in _containers(_members(node))]
@@ -75,5 +78,5 @@ def _members(container: dict[str, Any] | list[Any]) -> Iterable[Any]:
     return container.values() if isinstance(container, dict) else container
 
 
-def _too_deep() -> MalformedError:
+def too_deep() -> MalformedError:
     return MalformedError(f"nested more than {MAX_DEPTH} levels deep")

@@ -1,7 +1,8 @@
 """Pair the outputs of two runs and conclude about each.
 
 Equal bytes need no comparator. A rule belongs to a path or to a folder, whose files it covers; the
-longest key wins, and outputs that no key covers are compared as bytes.
+longest key wins, and outputs that no key covers are compared as bytes. Where bytes are what counts and
+they differ, the comparator that the output's name asks for says how.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from runner.compare.comparator import Comparison
-from runner.compare.registry import COMPARATORS, check_rule
+from runner.compare.extras import missing
+from runner.compare.registry import COMPARATORS, by_suffix, check_installed, check_rule, comparator_of, rule_for
 from runner.errors import OutsideError
 from runner.state.digest import Digest
-from runner.state.paths import covers
 from runner.state.record import Output, OutputVerdict, Verdict
 from runner.state.spec import OutputRule
 
 Opener = Callable[[Digest], Path]
+
+MAX_EXPLAINED = 64 << 20
 
 
 def compare_outputs(
@@ -33,17 +36,13 @@ def compare_outputs(
     """
     for path, rule in rules.items():
         check_rule(path, rule)
+    check_installed(original.keys() & replayed.keys(), rules)
     verdicts = []
     for path in sorted(original.keys() | replayed.keys()):
-        rule = _rule_of(path, rules)
+        rule = rule_for(path, rules)
         found = _compare(original.get(path), replayed.get(path), rule, opener)
         verdicts.append(OutputVerdict(path, found.verdict, rule.compare, found.detail))
     return tuple(verdicts)
-
-
-def _rule_of(path: str, rules: Mapping[str, OutputRule]) -> OutputRule:
-    keys = [key for key in rules if covers(key.rstrip("/"), path)]
-    return rules[max(keys, key=len)] if keys else OutputRule()
 
 
 def _compare(original: Output | None, replayed: Output | None, rule: OutputRule, opener: Opener) -> Comparison:
@@ -63,10 +62,22 @@ def _compare_content(original: Output, replayed: Output, rule: OutputRule, opene
         return Comparison(Verdict.IDENTICAL)
     try:
         files = opener(Digest(original.sha256)), opener(Digest(replayed.sha256))
-        return COMPARATORS[rule.compare].compare(*files, rule)
+        found = comparator_of(original.path, rule).compare(*files, rule)
+        return _explained(original.path, *files, found) if rule.compare == "bytes" else found
     except OSError as error:
         raise OutsideError(
             f"output {original.path!r} cannot be compared",
             f"{error.filename or 'a file'} cannot be read: {error.strerror or error}",
             "mend access to the store, then replay again",
         ) from error
+
+
+def _explained(path: str, original: Path, replayed: Path, by_bytes: Comparison) -> Comparison:
+    """Bytes have decided; the detail is given by whom the name asks for, if that takes no more than moments."""
+    name = by_suffix(path)
+    comparator = COMPARATORS[name]
+    large = max(original.stat().st_size, replayed.stat().st_size) > MAX_EXPLAINED
+    if name in ("bytes", "text") or by_bytes.verdict is not Verdict.DIVERGED or large or missing(comparator.extra):
+        return by_bytes
+    found = comparator.compare(original, replayed, OutputRule(name))
+    return Comparison(Verdict.DIVERGED, f"bytes differ; as {name}: {found.detail}")

@@ -195,18 +195,36 @@ class Observed(Value, frozen=True):
 # --- contract: what the job promises ------------------------------------------------------------------
 
 
+class NumberTolerance(Value, frozen=True):
+    """The tolerance of one place, in the stead of the rule's own."""
+
+    rtol: float = 0.0
+    atol: float = 0.0
+
+
 class OutputRule(Value, frozen=True):
     """How one output is compared.
 
-    `rtol`, `atol`: relative and absolute tolerance of numbers (`json`). `ignore`: dotted paths left out
-    (`json`). `normalise`: names of text normalisers (`text`).
+    `rtol`, `atol`: relative and absolute tolerance of numbers; of an image, `atol` is of 0 to 255.
+    `tolerances`: those of a dotted path, a column or an array, by its name. `ignore`: paths, columns or
+    arrays left out. `key`: columns that tell rows apart; without it rows are paired by their order.
+    `share`: of an image's pixels, the part that may be beyond `atol`. `normalise`: names of text
+    normalisers. `probe`: a command that prints as JSON what counts in a model.
     """
 
     compare: str = "bytes"
     rtol: float = 0.0
     atol: float = 0.0
+    tolerances: dict[str, NumberTolerance] = {}
     ignore: tuple[str, ...] = ()
+    key: str | tuple[str, ...] = ()
+    share: float = 0.0
     normalise: tuple[str, ...] = ()
+    probe: tuple[str, ...] = ()
+
+    @property
+    def key_columns(self) -> tuple[str, ...]:
+        return (self.key,) if isinstance(self.key, str) else self.key
 
 
 class Contract(Value, frozen=True):

@@ -234,7 +234,7 @@ def _mistaken(form: _Form, tree: Any, data: bytes, source: str, reason: str) -> 
 def _error(problems: list[Problem], data: bytes, source: str) -> UsageError:
     """In the order of the file; without lines where they cannot be told."""
     lines = locate(data.decode())
-    found = sorted((_line(one.path, lines), one) for one in problems)
+    found = sorted(((_line(one.path, lines), one) for one in problems), key=lambda pair: (pair[0], str(pair[1])))
     return problems_error(source, [f"line {line}: {one}" if lines else str(one) for line, one in found])
 
 

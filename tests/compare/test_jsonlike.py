@@ -3,14 +3,17 @@ from __future__ import annotations
 import json
 import math
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from runner.compare import jsonlike
+from runner.compare import jsonread
+from runner.compare.jsonlike import Language
 from runner.state.record import Verdict
+from runner.state.spec import NumberTolerance, OutputRule
 
 EXACT = "allowed: rtol 0, atol 0"
 
@@ -169,10 +172,10 @@ def test_nesting_up_to_the_limit_is_compared(compare) -> None:
     assert compare(deep, deep.replace("1", "2"), "json").verdict is Verdict.DIVERGED
 
 
-def test_a_file_over_the_limit_is_compared_as_bytes(compare, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jsonlike, "MAX_BYTES", 1 << 20)
-    large = "[" + "1," * (1 << 19) + "1]"
-    found = compare("[]", large, "json")
+def test_a_file_over_the_limit_is_compared_as_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("[]")
+    (tmp_path / "b").write_text("[" + "1," * (1 << 19) + "1]")
+    found = Language(jsonread.load, 1 << 20).compare(tmp_path / "a", tmp_path / "b", OutputRule("json"))
     assert found.verdict is Verdict.DIVERGED
     assert found.detail.startswith("over 1 MiB, compared as bytes: 2 bytes became ")
 
@@ -277,3 +280,84 @@ def test_a_wider_tolerance_never_tells_more_apart(
     found = compare(original, replayed + " ", "json", rtol=rtol + more, atol=atol + wider)
     assert found.verdict is Verdict.EQUIVALENT
     assert f"rtol {rtol + more!r}".removesuffix(".0") in found.detail
+
+
+# --- tolerances by path, YAML, TOML ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tolerances", "verdict"),
+    [
+        ({"a.loss": 0.5}, Verdict.EQUIVALENT),
+        ({"a": 0.5}, Verdict.EQUIVALENT),
+        ({"*.loss": 0.5}, Verdict.EQUIVALENT),
+        ({"a": 0.5, "a.loss": 0.0}, Verdict.DIVERGED),
+        ({"a": 0.0, "*.loss": 0.5}, Verdict.EQUIVALENT),
+        ({"*.loss": 0.5, "a.loss": 0.0}, Verdict.DIVERGED),
+        ({"a.loss": 0.0, "*.loss": 0.5}, Verdict.DIVERGED),
+        ({"b": 0.5, "a.los": 0.5}, Verdict.DIVERGED),
+    ],
+)
+def test_the_deepest_path_then_the_plainest_gives_the_tolerance(compare, tolerances, verdict: Verdict) -> None:
+    given = {path: NumberTolerance(rtol=rtol) for path, rtol in tolerances.items()}
+    found = compare('{"a": {"loss": 1.0}}', '{"a": {"loss": 1.2}}', "json", tolerances=given)
+    assert found.verdict is verdict
+
+
+def test_a_tolerance_of_a_path_is_told(compare) -> None:
+    given = {"a": NumberTolerance(rtol=0.5)}
+    found = compare('{"a": 1, "b": 1}', '{"a": 1.5, "b": 1}', "json", rtol=1e-6, tolerances=given)
+    told = "1 number inside rtol 1e-06, atol 0 (a: rtol 0.5, atol 0) (largest relative difference 0.5)"
+    assert (found.verdict, found.detail) == (Verdict.EQUIVALENT, told)
+    assert compare('{"b": 1}', '{"b": 1.5}', "json", rtol=1e-6, tolerances=given).verdict is Verdict.DIVERGED
+
+
+@pytest.mark.parametrize(
+    ("name", "original", "replayed", "verdict", "detail"),
+    [
+        ("yaml", "a: 1\nb: [x]\n", "{b: [x], a: 1}", Verdict.EQUIVALENT, f"key order; {EXACT}"),
+        ("yaml", "a: no", "a: false", Verdict.DIVERGED, '1 difference: a "no" became false'),
+        ("yaml", "a: &x 1\nb: *x\n", "a: 1\nb: 1\n", Verdict.EQUIVALENT, f"formatting only; {EXACT}"),
+        ("yaml", "a: 1", "a: [", Verdict.DIVERGED, "replay: not YAML that is read here: line "),
+        ("yaml", "a: 1", "a: !!python/object:os.system x", Verdict.DIVERGED, "replay: not YAML that is read here"),
+        ("yaml", "a: 1", "a: 1\na: 1", Verdict.DIVERGED, "replay: not YAML that is read here: line 2: the key"),
+        ("yaml", "a: 1", b"a: \xff", Verdict.DIVERGED, "replay: not UTF-8 at byte 3"),
+        ("yaml", "a: 1", "[" * 5000, Verdict.DIVERGED, "replay: not YAML that is read here"),
+        ("toml", "a = 1\nb.c = 2", "b = {c = 2}\na = 1", Verdict.EQUIVALENT, f"key order; {EXACT}"),
+        (
+            "toml",
+            "d = 1979-05-27",
+            "d = 1979-05-28",
+            Verdict.DIVERGED,
+            "1 difference: d 1979-05-27 became 1979-05-28",
+        ),
+        ("toml", "a = 1", "a = ", Verdict.DIVERGED, "replay: not TOML: "),
+        ("toml", "a = 1", f"a = {'9' * 5000}", Verdict.DIVERGED, "replay: not TOML: "),
+        ("toml", "a = 1", b"a = '\xff'", Verdict.DIVERGED, "replay: not UTF-8 at byte 5"),
+        ("toml", "a = 1", "a." * 2_000_000 + "a = 1", Verdict.DIVERGED, "replay: nested more than 500 levels deep"),
+        ("toml", "a = 1", '"a" . ' * 600 + "a = 1", Verdict.DIVERGED, "replay: nested more than 500 levels deep"),
+        ("toml", "a = 1", "a = " + "[" * 100_000, Verdict.DIVERGED, "replay: nested more than 500 levels deep"),
+    ],
+)
+def test_other_languages_of_values(
+    compare, name: str, original: str, replayed: str | bytes, verdict: Verdict, detail: str
+) -> None:
+    found = compare(original, replayed, name)
+    assert found.verdict is verdict
+    assert found.detail.startswith(detail)
+
+
+def test_aliases_of_yaml_do_not_multiply(compare) -> None:
+    laughs = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+    found = compare("a: 1", laughs, "yaml")
+    assert found.verdict is Verdict.DIVERGED
+    assert "aliases expand to more than" in found.detail
+
+
+@settings(deadline=None)
+@given(_VALUES, st.sampled_from(["json", "yaml"]))
+def test_the_languages_agree_about_values_that_both_can_hold(compare, value: Any, name: str) -> None:
+    text = json.dumps(value).replace("NaN", ".nan").replace("-Infinity", "-.inf").replace("Infinity", ".inf")
+    assume(name == "json" or '"' not in text)
+    source = json.dumps(value) if name == "json" else text
+    assert compare(source, source + "\n", name).verdict is Verdict.EQUIVALENT

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.compare import compare_outputs
+from runner.compare import compare_outputs, extras, outputs
 from runner.errors import OutsideError, UsageError
 from runner.state.digest import Digest, digest_bytes, hex_of
 from runner.state.record import Output, OutputVerdict, Verdict
@@ -119,3 +119,51 @@ def test_a_file_that_cannot_be_read_is_named(files: Files) -> None:
         compare_outputs(original, replayed, {}, files.open)
     assert error.value.what == "output 'a' cannot be compared"
     assert str(lost) in error.value.why
+
+
+@pytest.mark.parametrize(
+    ("path", "before", "after", "detail"),
+    [
+        ("a.csv", b"id,x\n1,2\n", b"id,x\n1,3\n", "bytes differ; as table: 1 of 1 row differs; x: 1 differs, most"),
+        ("a.json", b"[1]", b"[ 1]", "bytes differ; as json: formatting only; allowed: rtol 0, atol 0"),
+        ("a.json", b"[1]", b"[", "bytes differ; as json: replay: not JSON: line 1 column 2"),
+        ("a.txt", b"1", b"2", "1 bytes in both, first difference at byte 0, line 1"),
+        ("a", b"1", b"2", "1 bytes in both, first difference at byte 0, line 1"),
+    ],
+)
+def test_bytes_decide_and_the_name_says_who_explains(
+    files: Files, path: str, before: bytes, after: bytes, detail: str
+) -> None:
+    (found,) = compare_outputs({path: files.output(path, before)}, {path: files.output(path, after)}, {}, files.open)
+    assert (found.verdict, found.comparator) == (Verdict.DIVERGED, "bytes")
+    assert found.detail.startswith(detail)
+
+
+def test_large_files_and_missing_extras_explain_nothing(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    def detail() -> str:
+        one, two = files.output("a.csv", b"x\n1\n"), files.output("a.csv", b"x\n2\n")
+        return compare_outputs({"a.csv": one}, {"a.csv": two}, {}, files.open)[0].detail
+
+    assert detail().startswith("bytes differ; as table")
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs, "MAX_EXPLAINED", 3)
+        assert detail().startswith("4 bytes in both")
+    monkeypatch.setattr(extras, "find_spec", lambda module: None)
+    assert detail().startswith("4 bytes in both")
+
+
+def test_auto_is_told_as_what_it_chose(files: Files) -> None:
+    original, replayed = files.output("out/a.csv", b"x\n1\n"), files.output("out/a.csv", b"x\n1.1\n")
+    rules = {"out": OutputRule("auto", rtol=0.5, share=0.1)}
+    (found,) = compare_outputs({"out/a.csv": original}, {"out/a.csv": replayed}, rules, files.open)
+    assert (found.verdict, found.comparator) == (Verdict.EQUIVALENT, "table")
+
+
+def test_an_extra_that_is_missing_is_told_before_files_are_opened(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, replayed = files.run(a=b"1"), files.run(a=b"2")
+    monkeypatch.setattr(extras, "find_spec", lambda module: None)
+    with pytest.raises(UsageError, match="the comparator `table` cannot work here"):
+        compare_outputs(original, replayed, {"a": OutputRule("table")}, files.open)
+    assert files.opened == []

@@ -4,9 +4,10 @@ import math
 
 import pytest
 
-from runner.compare import check_rule
+from runner.compare import check_installed, check_rule, extras
+from runner.compare.registry import by_suffix, rule_for
 from runner.errors import UsageError
-from runner.state.spec import OutputRule
+from runner.state.spec import NumberTolerance, OutputRule
 
 
 @pytest.mark.parametrize(
@@ -16,6 +17,13 @@ from runner.state.spec import OutputRule
         OutputRule("text"),
         OutputRule("text", normalise=("line-ends", "paths", "timestamps")),
         OutputRule("json", rtol=1e-6, atol=0.5, ignore=("a.*.time", "*", "b.0")),
+        OutputRule("yaml", tolerances={"a.*": NumberTolerance(rtol=0.1)}),
+        OutputRule("table", key="id", rtol=0.1, ignore=("a..b", "ts")),
+        OutputRule("table", key=("id", "day"), tolerances={"a b": NumberTolerance(atol=1)}),
+        OutputRule("array", tolerances={"w.0": NumberTolerance(atol=1)}, ignore=("w.1",)),
+        OutputRule("image", atol=3, share=0.5),
+        OutputRule("model", probe=("python", "probe.py")),
+        OutputRule("auto", rtol=0.1, key="id", share=1, normalise=("paths",)),
     ],
 )
 def test_accepts(rule: OutputRule) -> None:
@@ -35,6 +43,18 @@ def test_accepts(rule: OutputRule) -> None:
         (OutputRule("json", atol=math.nan), "`atol: nan` is no tolerance", "correct `atol`"),
         (OutputRule("json", rtol=math.inf), "`rtol: inf` is no tolerance", "correct `rtol`"),
         (OutputRule("json", ignore=("a..b",)), "`ignore` holds 'a..b'", "a.b.*.time"),
+        (OutputRule("json", tolerances={"a": NumberTolerance(rtol=-1.0)}), "`rtol: -1.0` is no tolerance", "correct"),
+        (OutputRule("json", tolerances={"a..b": NumberTolerance()}), "`tolerances` holds 'a..b'", "a.b.*.time"),
+        (OutputRule("table", key=("id", "id")), "`key` is empty or names a column twice", "`key: id`"),
+        (OutputRule("table", key=("",)), "`key` is empty or names a column twice", "`key: id`"),
+        (OutputRule("table", key="id", ignore=("id",)), "column 'id' is under `key` and under `ignore`", "take it out"),
+        (OutputRule("json", key="id"), "the comparator `json` takes no `key`", "`compare: table`"),
+        (OutputRule("image", share=1.5), "`share: 1.5` is no part", "correct `share`"),
+        (OutputRule("image", share=math.nan), "`share: nan` is no part", "correct `share`"),
+        (OutputRule("image", rtol=1), "the comparator `image` takes no `rtol`", "`compare: json`"),
+        (OutputRule("model", probe=("python", "")), "`probe` holds an empty word", "probe.py"),
+        (OutputRule("auto", probe=("python",)), "the comparator `auto` takes no `probe`", "`compare: model`"),
+        (OutputRule("auto", rtol=-1.0), "`rtol: -1.0` is no tolerance", "correct `rtol`"),
         (OutputRule("json", ignore=("",)), "`ignore` holds ''", "a.b.*.time"),
         (OutputRule("text", normalise=("path",)), "no normaliser is called 'path'", "write `paths`"),
         (OutputRule("text", normalise=("zzz",)), "no normaliser is called 'zzz'", "under `normalise`"),
@@ -51,4 +71,52 @@ def test_refuses_and_says_how_to_mend_it(rule: OutputRule, what: str, hint: str)
 def test_names_what_is_known() -> None:
     with pytest.raises(UsageError) as error:
         check_rule("out", OutputRule("tex"))
-    assert error.value.why == "known are bytes, json, text"
+    known = "array, auto, bytes, image, json, model, table, text, toml, yaml"
+    assert error.value.why == f"known are {known}, and no installed distribution brings one of this name"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("out/a.JSON", "json"),
+        ("a.csv", "table"),
+        ("a.csv.gz", "table"),
+        ("a.gz", "bytes"),
+        ("m/x.npz", "array"),
+        ("m/x.safetensors", "array"),
+        ("p.png", "image"),
+        ("m.pt", "model"),
+        ("c.yml", "yaml"),
+        ("c.toml", "toml"),
+        ("run.log", "text"),
+        ("stdout", "text"),
+        ("csv", "bytes"),
+    ],
+)
+def test_auto_goes_by_the_suffix(path: str, name: str) -> None:
+    assert by_suffix(path) == name
+    assert rule_for(path, {path: OutputRule("auto")}).compare == name
+
+
+def test_auto_takes_along_what_the_comparator_takes() -> None:
+    rules = {"out": OutputRule("auto", rtol=0.1, key="id", share=0.5, normalise=("paths",))}
+    assert rule_for("out/a.csv", rules) == OutputRule("table", rtol=0.1, key="id")
+    assert rule_for("out/a.png", rules) == OutputRule("image", share=0.5)
+    assert rule_for("out/a.txt", rules) == OutputRule("text", normalise=("paths",))
+    assert rule_for("out/a", rules) == OutputRule("bytes")
+
+
+@pytest.mark.parametrize(
+    ("name", "extra", "module"),
+    [("table", "tables", "duckdb"), ("array", "arrays", "numpy"), ("image", "images", "PIL")],
+)
+def test_a_missing_extra_is_named_with_the_command_that_brings_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, extra: str, module: str
+) -> None:
+    check_installed(["a"], {"a": OutputRule(name)})
+    there = extras.find_spec
+    monkeypatch.setattr(extras, "find_spec", lambda wanted: None if wanted == module else there(wanted))
+    with pytest.raises(UsageError) as error:
+        check_installed(["a"], {"a": OutputRule(name)})
+    assert error.value.why == f"{module} is not installed"
+    assert error.value.next == f"pip install 'replay-runner[{extra}]'"

@@ -38,6 +38,7 @@ from runner.state.spec import (
     Image,
     ImageConfig,
     Limits,
+    NumberTolerance,
     Observed,
     OutputRule,
     Params,
@@ -119,7 +120,12 @@ observations = st.builds(
     access=st.builds(AccessSeen, st.dictionaries(text, st.builds(SecretSeen, text, text), max_size=3)),
     host=st.builds(HostSeen, cpu=st.none() | text, flags=texts, cores=counts),
 )
-rules = st.dictionaries(text, st.builds(OutputRule, text, finite, finite, texts, texts), max_size=3)
+tolerances = st.dictionaries(text, st.builds(NumberTolerance, finite, finite), max_size=2)
+rules = st.dictionaries(
+    text,
+    st.builds(OutputRule, text, finite, finite, tolerances, texts, text | texts, finite, texts, texts),
+    max_size=3,
+)
 
 
 NOTHING = Observed()
