@@ -51,17 +51,28 @@ class Probed(msgspec.Struct, frozen=True):
 
 def probe(engine: Engine, cache: Path, image_id: str, python: str, interrupts: Interrupts) -> Probed | None:
     """None when the image has no such interpreter. Raises `OutsideError` when it has one that fails."""
-    known = cache / "probes" / f"{hex_of(digest_value([image_id, python, _SCRIPT]))}.json"
-    try:
-        return msgspec.json.decode(known.read_bytes(), type=Probed)
-    except (FileNotFoundError, msgspec.DecodeError):
-        pass
+    before = probed_before(cache, image_id, python)
+    if before is not None:
+        return before
     answer = _ask(engine, image_id, python, interrupts)
     if answer is None:
         return None
+    known = _place(cache, image_id, python)
     known.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(known, answer)
     return msgspec.json.decode(answer, type=Probed)
+
+
+def probed_before(cache: Path, image_id: str, python: str) -> Probed | None:
+    """The answer that the image gave before; None if it was never asked."""
+    try:
+        return msgspec.json.decode(_place(cache, image_id, python).read_bytes(), type=Probed)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def _place(cache: Path, image_id: str, python: str) -> Path:
+    return cache / "probes" / f"{hex_of(digest_value([image_id, python, _SCRIPT]))}.json"
 
 
 def _ask(engine: Engine, image_id: str, python: str, interrupts: Interrupts) -> bytes | None:
