@@ -1,4 +1,4 @@
-"""Diff: state × state → changes, layer by layer, and what kind of drift they are. Pure.
+"""Diff: state × state → changes, layer by layer. Pure.
 
 A change is the smallest difference that could be carried from one state to the other alone: one package,
 one variable, one parameter, one data path, one code file, the image.
@@ -16,48 +16,59 @@ from runner.state.digest import digest_value
 from runner.state.spec import Image, Observed, State, StateSpec, Wheel
 
 LAYERS = ("code", "params", "image", "dependencies", "env", "data", "schema", "model", "access", "host")
-_PIPELINE_AND_RUNTIME = frozenset({"code", "params", "image", "dependencies", "env", "access"})
 _SHOWN_DIGEST = 19
 
 Files = Mapping[str, str]
 
 
 class Change(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`a` or `b` is absent where the thing itself is."""
+    """`a` or `b` is absent where the thing itself is. `detail` tells more: the functions that changed in a file."""
 
     layer: str
     name: str
     a: str | None = None
     b: str | None = None
+    detail: str = ""
 
 
-class Diagnosis(msgspec.Struct, frozen=True):
-    kind: tuple[str, ...]
-    evidence: tuple[str, ...]
+class Side(msgspec.Struct, frozen=True):
+    """One of the two: its spec and, as far as the store still has it, what the spec only names by digest.
+
+    `code` maps each code file to its digest, and its kind if it is not plain; None where the list is lost. `outputs`
+    maps paths to digests; None where nothing was recorded. `unknown` maps layers that could not be looked at to why.
+    """
+
+    spec: StateSpec
+    code: Files | None = None
+    outputs: Files | None = None
+    unknown: Mapping[str, str] = {}
 
 
 class Diff(msgspec.Struct, frozen=True):
-    """`equal` is that of the state digests; `host` lists observations that differ, which are no conditions."""
+    """`equal` is that of the state digests. `host` lists observations that differ, which are no conditions; `outputs`
+    those of which both runs have one that differs. `unknown` maps layers that could not be looked at to why."""
 
     a: str
     b: str
     equal: bool
     changes: tuple[Change, ...]
     host: tuple[Change, ...]
-    diagnosis: Diagnosis
+    outputs: tuple[Change, ...] = ()
+    unknown: dict[str, str] = {}
 
 
-def diff(a: StateSpec, b: StateSpec, code_a: Files | None, code_b: Files | None) -> Diff:
-    """What differs between two specs. `code_a` and `code_b` map each code file to its digest, and its kind if it is
-    not plain; they are None where the store no longer has the list."""
-    changes = tuple(state_changes(a.state, b.state, code_a, code_b, a.observed, b.observed))
+def diff(a: Side, b: Side) -> Diff:
+    """What differs between two states."""
+    unknown = {**a.unknown, **b.unknown}
+    changes = state_changes(a.spec.state, b.spec.state, a.code, b.code, a.spec.observed, b.spec.observed)
     return Diff(
-        a=a.run.id,
-        b=b.run.id,
-        equal=a.digest == b.digest,
-        changes=changes,
-        host=tuple(_fields("host", a.observed.host, b.observed.host)),
-        diagnosis=diagnose(changes),
+        a=a.spec.run.id,
+        b=b.spec.run.id,
+        equal=not unknown and a.spec.digest == b.spec.digest,
+        changes=tuple(change for change in changes if change.layer not in unknown),
+        host=tuple(_fields("host", a.spec.observed.host, b.spec.observed.host)),
+        outputs=tuple(_mapping("outputs", a.outputs or {}, b.outputs or {}, shorten=True)) if b.outputs else (),
+        unknown=unknown,
     )
 
 
@@ -75,23 +86,6 @@ def state_changes(
     yield from _mapping("data", a.data, b.data, shorten=True)
     yield from _mapping("model", a.model, b.model, shorten=True)
     yield from _access(a, b)
-
-
-def diagnose(changes: Iterable[Change]) -> Diagnosis:
-    """The kinds of drift that these changes are, with the layers that say so."""
-    layers = {change.layer for change in changes}
-    kinds, evidence = [], []
-    runtime = [layer for layer in LAYERS if layer in layers & _PIPELINE_AND_RUNTIME]
-    if runtime:
-        kinds.append("execution state drift")
-        evidence += [f"{layer}: {_count(changes, layer)}" for layer in runtime]
-    content = [layer for layer in ("data", "model") if layer in layers]
-    if content:
-        kinds.append("unknown")
-        evidence += [
-            f"{layer}: {_count(changes, layer)}; whether schema or values moved was not examined" for layer in content
-        ]
-    return Diagnosis(tuple(kinds), tuple(evidence))
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -140,7 +134,7 @@ def _image(a: Image, b: Image, seen_a: Observed, seen_b: Observed) -> Iterator[C
             yield Change("image", f"config.{name}", before, after)
     entrypoints = [None if one is None else shlex.join(one) for one in (a.config.entrypoint, b.config.entrypoint)]
     if entrypoints[0] != entrypoints[1]:
-        yield Change("image", "config.entrypoint", *entrypoints)
+        yield Change("image", "config.entrypoint", entrypoints[0], entrypoints[1])
 
 
 def _image_name(image: Image, seen: Observed) -> str:
@@ -156,7 +150,7 @@ def _dependencies(a: State, b: State) -> Iterator[Change]:
     yield from _packages(before.locked or (), after.locked or ())
     if (before.locked is None) != (after.locked is None):
         words = ["what the image holds" if one.locked is None else "locked wheels" for one in (before, after)]
-        yield Change("dependencies", "locked", *words)
+        yield Change("dependencies", "locked", words[0], words[1])
 
 
 def _packages(a: Iterable[Wheel], b: Iterable[Wheel]) -> Iterator[Change]:
@@ -186,7 +180,8 @@ def _access(a: State, b: State) -> Iterator[Change]:
             yield Change("access", name, before, after)
     yield from _fields("access", a.access.limits, b.access.limits, "limits.")
     for name in sorted(set(a.secrets) ^ set(b.secrets)):
-        yield Change("access", f"secrets.{name}", *("declared" if name in one.secrets else None for one in (a, b)))
+        before, after = ("declared" if name in one.secrets else None for one in (a, b))
+        yield Change("access", f"secrets.{name}", before, after)
 
 
 def _fields(layer: str, a: msgspec.Struct, b: msgspec.Struct, prefix: str = "") -> Iterator[Change]:
@@ -214,9 +209,3 @@ def _text(value: object) -> str | None:
     if isinstance(value, tuple):
         return " ".join(str(part) for part in value) or None
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _count(changes: Iterable[Change], layer: str) -> str:
-    names = [change.name for change in changes if change.layer == layer]
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more

@@ -16,6 +16,7 @@ import msgspec
 
 from runner import __version__
 from runner.compare import check_installed, compare_outputs
+from runner.diagnose import Diagnosis, diagnose_replays
 from runner.errors import InterruptedRunError, RefusedError, TamperedError, UsageError
 from runner.execute import Executed
 from runner.layers import access, host
@@ -99,6 +100,12 @@ def overall(session: Session, original: Original, done: Sequence[Replayed]) -> R
     notes = tuple(dict.fromkeys(note for one in done for note in _result(one).notes))
     ordered = tuple(outputs[path] for path in sorted(outputs))
     return ReplayResult(replay_of=original.spec.run.id, verdict=verdict, outputs=ordered, notes=notes)
+
+
+def diagnosis(original: Original, done: Sequence[Replayed], result: ReplayResult) -> Diagnosis:
+    """Why the replays are not what the original was; empty when they are."""
+    hosts = original.spec.observed.host, done[-1].spec.observed.host
+    return diagnose_replays(result.outputs, result.verdict, len(done), _differing(*hosts))
 
 
 def replay_once(session: Session, original: Original) -> Replayed:
@@ -199,8 +206,12 @@ def _notes(original: Original, now: HostSeen, executed: Executed) -> list[str]:
 
 def _host_notes(then: HostSeen, now: HostSeen) -> list[str]:
     """What differs between the machines, since it may explain a difference in the outputs."""
-    fields = [name for name in now.__struct_fields__ if getattr(then, name) != getattr(now, name)]
+    fields = _differing(then, now)
     return [f"the host differs in {', '.join(fields)}"] if fields else []
+
+
+def _differing(then: HostSeen, now: HostSeen) -> list[str]:
+    return [name for name in now.__struct_fields__ if getattr(then, name) != getattr(now, name)]
 
 
 def _ended(outcome: Outcome) -> str:

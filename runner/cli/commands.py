@@ -117,13 +117,14 @@ def replay(
 
 def diff(
     a: RunArgument,
-    b: RunArgument,
+    b: Annotated[str, typer.Argument(metavar="RUN", help="Another run, or `.` for what would run now.")],
     store: StoreOption = None,
     as_json: Json = False,
 ) -> int:
-    """Name what differs between the states of two runs.
+    """Name what differs between two states, and the kind of drift.
 
-    Layer by layer; packages by version. Exits 0 when the states are equal, 1 when they are not.
+    Layer by layer; packages by version, Python files by function. `.` is the present: what would be different if the
+    run's job ran now; no container is started for that. Exits 0 when the states are equal, 1 when they are not.
     """
     from runner.cli import looking
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import typer
 
-from runner.cli.output import Harmless, print_json, safe, table
+from runner.cli.output import Harmless, diagnosis_text, print_json, safe, table
 from runner.errors import Exit, UsageError
 from runner.logs import STDERR, STDOUT, read_log
 from runner.state.digest import Digest
@@ -47,16 +47,14 @@ class Filter(msgspec.Struct, frozen=True):
 
 
 def diff(a: str, b: str, store: Path | None, as_json: bool) -> int:
-    from runner.diff import diff as diff_specs
+    from runner.explain import explain
 
-    workspace = open_workspace(Path.cwd(), store)
-    specs = [workspace.find_run(part).spec_and_record()[0] for part in (a, b)]
-    found = diff_specs(specs[0], specs[1], *(_code_files(workspace, spec) for spec in specs))
+    found = explain(open_workspace(Path.cwd(), store), a, b)
     if as_json:
-        print_json(found)
+        print_json({**msgspec.structs.asdict(found.diff), "diagnosis": found.diagnosis})
     else:
-        typer.echo(_diff_text(found), nl=False)
-    return Exit.OK if found.equal else Exit.DIFFERENT
+        typer.echo(_diff_text(found.diff) + diagnosis_text(found.diagnosis), nl=False)
+    return Exit.OK if found.diff.equal else Exit.DIFFERENT
 
 
 def ls(wanted: Filter, store: Path | None, as_json: bool) -> int:
@@ -170,32 +168,25 @@ def _piece(kind: int, data: bytes) -> dict[str, str]:
         return {"stream": stream, "base64": base64.b64encode(data).decode()}
 
 
-def _code_files(workspace: Workspace, spec: StateSpec) -> dict[str, str] | None:
-    from runner.layers import code
-
-    digest = Digest(spec.state.code)
-    if not workspace.store.blobs.has(digest):
-        return None
-    files = code.files_of(workspace.store, digest)
-    return {file.path: file.sha256 + ("" if file.kind == "file" else f" {file.kind}") for file in files}
-
-
 def _diff_text(found: Diff) -> str:
     if found.equal:
-        text = f"equal: {found.a} and {found.b} ran the same state\n"
+        verb = "would run" if found.b == "." else "ran"
+        text = f"equal: {found.b} {verb} the same state as {found.a}\n"
     else:
         text = f"{found.a} → {found.b}: {len(found.changes)} change{'s' * (len(found.changes) != 1)}\n"
         text += table([_change(change) for change in found.changes])
+    text += "".join(f"  {layer}  unknown: {safe(why)}\n" for layer, why in found.unknown.items())
     if found.host:
         text += "observed on the host, no part of the state:\n" + table([_change(change) for change in found.host])
-    for kind in found.diagnosis.kind:
-        text += f"diagnosis: {kind}\n"
-    return text + "".join(f"  {safe(line)}\n" for line in found.diagnosis.evidence)
+    if found.equal and found.outputs:
+        text += "and yet the outputs differ:\n" + table([_change(change) for change in found.outputs])
+    return text
 
 
 def _change(change: Change) -> tuple[str, ...]:
     sides = [safe("—" if side is None else side)[:100] for side in (change.a, change.b)]
-    return (f"  {change.layer}", safe(change.name), f"{sides[0]} → {sides[1]}")
+    detail = f"  {safe(change.detail)}" if change.detail else ""
+    return (f"  {change.layer}", safe(change.name), f"{sides[0]} → {sides[1]}{detail}")
 
 
 def _ls_row(row: Row) -> tuple[str, ...]:

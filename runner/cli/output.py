@@ -11,11 +11,14 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from runner.errors import ReplayError
+
+if TYPE_CHECKING:
+    from runner.diagnose import Diagnosis
 
 _SPIN_S = 1.0
 _UNUSUAL = re.compile(r"[^\n\x20-\x7e]")
@@ -76,6 +79,13 @@ def table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] | None = None
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip() + "\n"
         for row in everything
     )
+
+
+def diagnosis_text(found: Diagnosis) -> str:
+    """Kinds, then the evidence, the most telling first, then what follows."""
+    text = f"diagnosis: {', '.join(found.kind)}\n" if found.kind else ""
+    text += "".join(f"  {safe(line)}\n" for line in found.evidence)
+    return text + "".join(f"  next: {line}\n" for line in found.next)
 
 
 class Progress:

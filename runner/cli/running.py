@@ -9,10 +9,11 @@ from pathlib import Path
 import msgspec
 import typer
 
-from runner.cli.output import Progress, error_words, print_error, print_json, safe, table
+from runner.cli.output import Progress, diagnosis_text, error_words, print_error, print_json, safe, table
+from runner.diagnose import Diagnosis
 from runner.errors import Exit, RefusedError, ReplayError, TamperedError, UnrebuildableError, UsageError
 from runner.rebuild import Plan
-from runner.replay import Original, Replayed, original_of, overall
+from runner.replay import Original, Replayed, diagnosis, original_of, overall
 from runner.replay import replay as replay_runs
 from runner.run import Session, make_plan, record_run
 from runner.state.job import Job, JobName
@@ -83,12 +84,13 @@ def replay(part: str, *, times: int | None, dry_run: bool, quiet: bool, store: P
                     return _print_plan(make_plan(here, original.spec), original, as_json)
                 done = replay_runs(here, original, times)
                 result = overall(here, original, done)
+                why = diagnosis(original, done, result)
     except (UnrebuildableError, RefusedError, TamperedError) as error:
         return _print_no_outputs(run.id, error, as_json)
     if as_json:
-        print_json(_replay_json(done, result))
+        print_json(_replay_json(done, result, why))
     else:
-        typer.echo(_verdict(done, result), nl=False)
+        typer.echo(_verdict(done, result) + diagnosis_text(why), nl=False)
     return EXIT_OF_VERDICT[result.verdict]
 
 
@@ -198,7 +200,7 @@ def _verdict(done: Sequence[Replayed], result: ReplayResult) -> str:
     return text + "".join(f"  replay {one.record.run_id}  {one.record.outcome.duration_s:.1f} s\n" for one in done)
 
 
-def _replay_json(done: Sequence[Replayed], result: ReplayResult) -> dict[str, object]:
+def _replay_json(done: Sequence[Replayed], result: ReplayResult, why: Diagnosis) -> dict[str, object]:
     last = done[-1]
     return {
         "replay_of": result.replay_of,
@@ -211,6 +213,7 @@ def _replay_json(done: Sequence[Replayed], result: ReplayResult) -> dict[str, ob
         ],
         "notes": result.notes,
         "replays": [one.record.run_id for one in done],
+        **({"diagnosis": why} if why.kind else {}),
         "duration_s": round(sum(one.record.outcome.duration_s for one in done), 3),
     }
 

@@ -24,7 +24,7 @@ from runner.environment import seal
 from runner.environment.layout import FILE, Entry, folders_of
 from runner.errors import TamperedError, UnrebuildableError, UsageError
 from runner.state.checked import with_check, without_check
-from runner.state.digest import Digest, digest_value, hex_of, is_digest
+from runner.state.digest import Digest, digest_file, digest_value, hex_of, is_digest
 from runner.state.paths import inside, listing_problem
 from runner.state.plain import MALFORMED
 from runner.state.spec import DataSeen, DvcPin, Sha256
@@ -70,6 +70,28 @@ def observe(store: Store, root: Path, path: str) -> tuple[str, Version, DataSeen
     version = _known(store, tracked) or _learn(store, root, tracked)
     _refuse_edited(store, root, tracked)
     return path, version, DataSeen(dvc=tracked.pin, size=version.size, nfiles=version.nfiles)
+
+
+def at_hand(store: Store, root: Path, path: str, recorded: DvcPin | None, digest: str | None) -> str:
+    """The digest of the path as it stands, if looking alone can tell it: it is known, or the pin is the `recorded` one,
+    of the content `digest`. Otherwise words that no digest equals."""
+    from runner.tools import dvc
+
+    path = inside(path, "data")
+    try:
+        tracked = dvc.find_pin(root, path)
+    except UsageError:
+        return _plain_at_hand(root / path)
+    if _differs(store, root, tracked):
+        return "edited since `dvc add`"
+    if recorded and digest and tracked.pin.md5 == recorded.md5 and tracked.pin.inside == recorded.inside:
+        return digest
+    known = _known(store, tracked)
+    return known.digest if known else f"MD5 {tracked.pin.md5}"
+
+
+def _plain_at_hand(file: Path) -> str:
+    return digest_file(file) if file.is_file() else "not there"
 
 
 def observe_model(store: Store, root: Path, path: str) -> tuple[str, Version, DataSeen]:
@@ -177,20 +199,24 @@ def _version_of(store: Store, files: tuple[DataFile, ...]) -> Version:
 
 def _refuse_edited(store: Store, root: Path, tracked: dvc.Tracked) -> None:
     """What the user sees must be what is recorded."""
-    from runner.layers.stat_cache import StatCache
-    from runner.tools import dvc
-
-    if not (root / tracked.path).exists():
-        return
-    known = StatCache(store.cache, root / tracked.path)
-    difference = dvc.working_copy_differs(root, tracked, _entries(tracked), known)
-    known.save()
-    if difference:
+    if difference := _differs(store, root, tracked):
         raise UsageError(
             f"{tracked.path} is not what DVC has on record",
             str(difference),
             f"`dvc add {tracked.path}` to record the change, or `dvc checkout {tracked.path}` to undo it",
         )
+
+
+def _differs(store: Store, root: Path, tracked: dvc.Tracked) -> dvc.Difference | None:
+    from runner.layers.stat_cache import StatCache
+    from runner.tools import dvc
+
+    if not (root / tracked.path).exists():
+        return None
+    known = StatCache(store.cache, root / tracked.path)
+    difference = dvc.working_copy_differs(root, tracked, _entries(tracked), known)
+    known.save()
+    return difference
 
 
 # --- restore ---------------------------------------------------------------------------------------------

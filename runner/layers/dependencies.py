@@ -83,15 +83,9 @@ def observe(
             "choose an image with Python, set `python:` to its name there, or drop `dependencies`",
         )
     wanted = read_requirements(root, job.dependencies)
-    lock = find_lock(store, root, wanted, locker) if not relock else None
+    lock = find_lock(store, root, wanted, locker.image_digest) if not relock else None
     lock = lock or make_lock(store, root, wanted, locker)
-    state = Dependencies(
-        python=probed.interpreter.version,
-        interpreter=job.python if job.python != DEFAULT_PYTHON else None,
-        locked=lock.wheels,
-        system_packages=job.system_packages,
-        project=wanted.project,
-    )
+    state = _state(job, probed, lock, wanted)
     seen = DependenciesSeen(
         source=job.dependencies,
         requested=() if wanted.hashed else wanted.shown(),
@@ -99,6 +93,25 @@ def observe(
         vcs=lock.vcs,
     )
     return state, seen
+
+
+def at_hand(store: Store, root: Path, job: Job, probed: Probed | None, image_digest: str) -> Dependencies | None:
+    """What `observe` would pin, if that takes no locking; None otherwise."""
+    if job.dependencies is None or probed is None:
+        return Dependencies(python=probed.interpreter.version if probed else None)
+    wanted = read_requirements(root, job.dependencies)
+    lock = find_lock(store, root, wanted, image_digest)
+    return _state(job, probed, lock, wanted) if lock else None
+
+
+def _state(job: Job, probed: Probed, lock: Lock, wanted: Requirements) -> Dependencies:
+    return Dependencies(
+        python=probed.interpreter.version,
+        interpreter=job.python if job.python != DEFAULT_PYTHON else None,
+        locked=lock.wheels,
+        system_packages=job.system_packages,
+        project=wanted.project,
+    )
 
 
 def read_requirements(root: Path, declared: str) -> Requirements:
@@ -157,10 +170,10 @@ def _from_pyproject(file: Path, path: str, extras: Sequence[str]) -> Requirement
     return Requirements(tuple(Line(text=" ".join(text.split())) for text in texts), project=path == PYPROJECT)
 
 
-def find_lock(store: Store, root: Path, wanted: Requirements, locker: Locker) -> Lock | None:
+def find_lock(store: Store, root: Path, wanted: Requirements, image_digest: str) -> Lock | None:
     """The lock made before for these requirements and this image, if all of its wheels are at hand."""
     try:
-        lock = read_lock(_lock_path(store, root, wanted, locker).read_bytes())
+        lock = read_lock(_lock_path(store, root, wanted, image_digest).read_bytes())
     except (FileNotFoundError, *MALFORMED):
         return None
     return lock if all(store.blobs.has(Digest(wheel.sha256)) for wheel in lock.wheels) else None
@@ -173,7 +186,7 @@ def read_lock(kept: bytes) -> Lock:
 
 def make_lock(store: Store, root: Path, wanted: Requirements, locker: Locker) -> Lock:
     """Resolve and fetch now, inside the image; needs the index unless nothing is asked for."""
-    path = _lock_path(store, root, wanted, locker)
+    path = _lock_path(store, root, wanted, locker.image_digest)
     if not wanted.lines:
         lock = Lock(())
     else:
@@ -259,11 +272,11 @@ def _keep_wheel(store: Store, file: Path) -> Wheel:
     return Wheel(name=canonicalize_name(name), version=str(version), wheel=file.name, sha256=digest)
 
 
-def _lock_path(store: Store, root: Path, wanted: Requirements, locker: Locker) -> Path:
+def _lock_path(store: Store, root: Path, wanted: Requirements, image_digest: str) -> Path:
     from runner.tools.requirements import FolderSource
 
     folders = [_folder_digest(root, line.source.path) for line in wanted.lines if isinstance(line.source, FolderSource)]
-    key = digest_value([wanted.lines, folders, locker.image_digest])
+    key = digest_value([wanted.lines, folders, image_digest])
     return store.locks / f"{hex_of(key)}.json"
 
 

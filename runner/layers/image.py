@@ -63,7 +63,7 @@ def observe(engine: Engine, store: Store, root: Path, reference: str, keep_entry
     """
     folder = image_folder(root, reference)
     found = _from_folder(engine, store, folder, say) if folder else _from_reference(engine, reference, say)
-    identity = _with_entrypoint(found, keep_entrypoint)
+    identity = identity_of(found, keep_entrypoint)
     archived = ensure_archived(engine, store, found, say)
     seen = ImageSeen(
         reference=reference,
@@ -73,6 +73,12 @@ def observe(engine: Engine, store: Store, root: Path, reference: str, keep_entry
         archived=archived,
     )
     return FoundImage(found.id, identity, seen)
+
+
+def at_hand(engine: Engine, root: Path, reference: str) -> EngineImage | None:
+    """The image that a job names, if the engine has it already."""
+    folder = image_folder(root, reference)
+    return engine.image(_tag_of(folder) if folder else reference)
 
 
 def image_folder(root: Path, reference: str) -> Path | None:
@@ -106,7 +112,7 @@ def _describes_image(folder: Path) -> bool:
     return (folder / "Dockerfile").is_file() or (folder / "recipe.yaml").is_file()
 
 
-def _with_entrypoint(found: EngineImage, keep: bool) -> Image:
+def identity_of(found: EngineImage, keep: bool) -> Image:
     if not keep:
         return found.identity
     config = msgspec.structs.replace(found.identity.config, entrypoint=found.entrypoint or None)
@@ -129,8 +135,12 @@ def _from_reference(engine: Engine, reference: str, say: Say) -> EngineImage:
 
 
 def _from_folder(engine: Engine, store: Store, folder: Path, say: Say) -> EngineImage:
-    tag = f"replay/{folder.name.lower()}:{hex_of(_folder_digest(folder))[:16]}"
+    tag = _tag_of(folder)
     return engine.image(tag) or build(engine, store, folder, tag, say)
+
+
+def _tag_of(folder: Path) -> str:
+    return f"replay/{folder.name.lower()}:{hex_of(_folder_digest(folder))[:16]}"
 
 
 def build(engine: Engine, store: Store, folder: Path, tag: str, say: Say) -> EngineImage:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import TamperedError, UsageError
-from runner.state.digest import Digest
+from runner.state.digest import Digest, digest_bytes
 from runner.state.paths import inside
 from runner.state.spec import Params
 from runner.state.strict import check_plain, load_json, load_toml, load_yaml
@@ -26,15 +26,24 @@ _MAX_BYTES = 512 << 10
 
 
 def observe(store: Store, root: Path, declared: str | dict[str, Any] | None) -> Params | None:
-    """Raises `UsageError` for a file that is missing, too large or no mapping."""
+    """As `look`, the file kept in the store."""
+    found, data = look(root, declared)
+    if data is not None:
+        store.blobs.put_bytes(data)
+    return found
+
+
+def look(root: Path, declared: str | dict[str, Any] | None) -> tuple[Params | None, bytes | None]:
+    """The parameters, and the bytes of their file if they have one. Raises `UsageError` for a file that is missing,
+    too large or no mapping."""
     if declared is None:
-        return None
+        return None, None
     if isinstance(declared, dict):
         check_plain(declared, "params in replay.yaml")
-        return Params(values=declared)
+        return Params(values=declared), None
     path = inside(declared, "params")
     data = _read(root, path)
-    return Params(values=parse(data, path), file=path, sha256=store.blobs.put_bytes(data))
+    return Params(values=parse(data, path), file=path, sha256=digest_bytes(data)), data
 
 
 def parse(data: bytes, path: str) -> dict[str, Any]:

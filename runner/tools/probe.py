@@ -53,14 +53,13 @@ class Probed(msgspec.Struct, frozen=True):
 
 def probe(engine: Engine, cache: Path, image_id: str, python: str, interrupts: Interrupts) -> Probed | None:
     """None when the image has no such interpreter. Raises `OutsideError` when it has one that fails."""
-    known = cache / "probes" / answer_name(image_id, python)
-    try:
-        return read_answer(known.read_bytes())
-    except (FileNotFoundError, *MALFORMED):
-        pass
+    before = probed_before(cache, image_id, python)
+    if before is not None:
+        return before
     answer = _ask(engine, image_id, python, interrupts)
     if answer is None:
         return None
+    known = _place(cache, image_id, python)
     known.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(known, with_check(answer), through=cache / "tmp")
     return msgspec.json.decode(answer, type=Probed)
@@ -74,6 +73,18 @@ def answer_name(image_id: str, python: str) -> str:
 def read_answer(kept: bytes) -> Probed:
     """Raises `msgspec.DecodeError` for what is not whole."""
     return msgspec.json.decode(without_check(kept), type=Probed)
+
+
+def probed_before(cache: Path, image_id: str, python: str) -> Probed | None:
+    """The answer that the image gave before; None if it was never asked."""
+    try:
+        return read_answer(_place(cache, image_id, python).read_bytes())
+    except (FileNotFoundError, *MALFORMED):
+        return None
+
+
+def _place(cache: Path, image_id: str, python: str) -> Path:
+    return cache / "probes" / answer_name(image_id, python)
 
 
 def _ask(engine: Engine, image_id: str, python: str, interrupts: Interrupts) -> bytes | None:

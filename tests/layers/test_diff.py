@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.diff import LAYERS, Change, diagnose, flatten, state_changes
+from runner.diff import LAYERS, Change, flatten, state_changes
 from runner.state.digest import digest_bytes
 from runner.state.spec import (
     Access,
@@ -157,11 +157,3 @@ def test_packages_by_version_before_hashes(after: tuple[str, str, str], expected
 def test_params_are_flattened_to_dotted_keys() -> None:
     assert flatten({"a": {"b": {"c": 1}}, "d": [1, {"e": 2}], "f": {}}) == {"a.b.c": "1", "d": '[1,{"e":2}]', "f": "{}"}
     assert flatten({"a.b": 1, "a": {"b": 2, "": 3}}) == {'"a.b"': "1", "a.b": "2", 'a.""': "3"}
-
-
-def test_a_diagnosis_says_no_more_than_was_seen() -> None:
-    assert diagnose([]).kind == ()
-    assert diagnose([Change("env", "A", "1", "2")]).kind == ("execution state drift",)
-    assert diagnose([Change("data", "d", A, B)]).kind == ("unknown",)
-    both = diagnose([Change("env", "A"), Change("data", "d")])
-    assert set(both.kind) == {"execution state drift", "unknown"} and len(both.evidence) == 2
