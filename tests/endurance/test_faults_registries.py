@@ -2,7 +2,7 @@
 
 | fault | expected |
 |---|---|
-| an index answers 500, resets, redirects without end, hangs, while locking or getting wheels | 7 with its word, in time |
+| an index answers 500, resets, redirects without end or hangs, while locking or getting wheels | 7, in time |
 | it sends half a page, half a wheel, or other bytes of the same length | 7, nothing kept |
 | it has no such package, or a page that is none | 2: as far as can be told, the requirement is wrong |
 | a registry does any of that while an image is pulled by digest | 3 naming the place tried; never another image |
