@@ -2,7 +2,7 @@
 
 | fault | expected |
 |---|---|
-| the clock is a day back or ahead, between commands | runs are recorded and replay identical; gc takes nothing of them |
+| the clock is a day back or ahead between commands | runs are recorded, replay identical; gc takes nothing |
 | it jumps a day, either way, while a job runs | recorded; no time limit is hit or missed, no duration is a day |
 | files from the future | captured by content, never remembered by their looks |
 | other content under the same modification time | noticed: a change of content changes the state |
