@@ -51,11 +51,12 @@ _CARRIED_VARIABLES = (
 ).split()
 _LOOPBACK = re.compile(r"://(?:[^/@\s]*@)?(?:localhost|127\.|\[::1\])")
 _NETWORK_TROUBLE = re.compile(
-    r"connection|timed out|timeout|max retries|proxy|ssl|certificate|temporary failure|name resolution|"
+    r"connection|timed out|timeout|max retries|redirect|proxy|ssl|certificate|temporary failure|name resolution|"
     r"do not match the hashes|http error [45]|[45]\d\d (server|client) error",
     re.IGNORECASE,
 )
-_PLAIN_ERROR = re.compile(r"ERROR: (?!Ignored the following)")
+_OTHER_BYTES = re.compile(r"do not match the hashes", re.IGNORECASE)
+_PLAIN_ERROR = re.compile(r"ERROR: (?!Ignored the following|Exception:)")
 _VERSIONS = re.compile(r" \(from versions: (?!none)[^)]*\)")
 _TELLING = re.compile(r"ERROR|error|[\w.]+(Error|NotFound|Impossible)\b|There (are|is) ")
 # Index addresses and proxies may hold passwords, and an engine writes a container's variables to its disk.
@@ -86,6 +87,7 @@ for url in urls:
             sys.exit("ERROR: connection to an index failed: " + str(error))
 """
 _TIME_LIMIT_S = 1800.0
+_MOST_TOLD = 600
 _LOCKER, _IN, _OUT, _CACHE = "/replay/locker", "/replay/in", "/replay/out", "/replay/cache"
 
 
@@ -244,7 +246,11 @@ def make_wheels(container: PipContainer, place: Workplace, lock: str) -> list[Pa
     arguments += ["--cache-dir", f"{_CACHE}/pip", "--wheel-dir", f"{_OUT}/wheels"]
     if hashed:
         (place.inside / "lock.txt").write_text(hashed)
-        _run(container, place, [*arguments, "--require-hashes", "-r", f"{_IN}/lock.txt"], "get the wheels")
+        try:
+            _run(container, place, [*arguments, "--require-hashes", "-r", f"{_IN}/lock.txt"], "get the wheels")
+        except UsageError:
+            _refuse_if_unreachable(container, place)
+            raise
     if direct:
         _run(container, place, [*arguments, *direct], "build wheels from source")
     return sorted((place.outside / "wheels").glob("*.whl"))
@@ -292,8 +298,9 @@ def _failure(doing: str, ended: Ended, said: _Said) -> ReplayError:
         return InterruptedRunError(f"interrupted while trying to {doing}", next="nothing was recorded")
     if ended.stopped:
         return OutsideError(f"cannot {doing}", f"stopped: {ended.stopped}", "try again when the index answers")
-    telling = said.telling()
-    why = telling or f"pip ended with exit status {ended.exit_code}"
+    why = said.telling() or f"pip ended with exit status {ended.exit_code}"
+    if _OTHER_BYTES.search(said.text()):
+        why = f"what the index sent is not what its hash promises: {why}"[:_MOST_TOLD]
     if _NETWORK_TROUBLE.search(said.text()):
         return OutsideError(
             f"cannot {doing}", why, "check the index, proxy and certificate settings of pip on this machine"
@@ -318,7 +325,7 @@ class _Said:
         lines = [_VERSIONS.sub("", line.strip()) for line in self.text().splitlines() if line.strip()]
         plain = [line.removeprefix("ERROR: ") for line in lines if _PLAIN_ERROR.match(line)]
         errors = plain or [line for line in lines if _TELLING.match(line)]
-        return without_credentials("; ".join(dict.fromkeys(errors[-4:] or lines[-1:])))[:600]
+        return without_credentials("; ".join(dict.fromkeys(errors[-4:] or lines[-1:])))[:_MOST_TOLD]
 
 
 def _plain(value: str) -> str:

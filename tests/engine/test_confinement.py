@@ -410,7 +410,8 @@ def test_a_fork_bomb_is_ended(workspace: Workspace, shell_image: str) -> None:
     limits = {"processes": 30, "time": "1s"}
     workspace.jobs(j={"command": command, "image": shell_image, "python": None, "limits": limits})
     done = workspace.replay("run", "j", "--json")
-    assert (done.code, done.json["ending"]) == (4, "time-limit"), done
+    # A shell that cannot fork any more may end by itself.
+    assert done.code == 4 and done.json["ending"] in ("time-limit", "exited"), done
     assert b"fork" in (workspace.store / "runs" / done.json["run_id"] / "stderr").read_bytes()
 
 
@@ -435,7 +436,10 @@ def test_the_disk_limit_counts_everything(workspace: Workspace, shell_image: str
 @pytest.mark.parametrize("ends", ["bytes", "files"])
 def test_what_the_machine_needs_of_its_disk_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
     store = open_store(tmp_path / ".replay", create=True)
-    watch = disk_watch(Run(store, "r", None), None)
+    run = Run(store, "r", None)
+    (run.scratch / "work").mkdir(parents=True)
+    run.folder.mkdir(parents=True)
+    watch = disk_watch(run, None)
     real = os.statvfs(store.folder)
     little = {"bytes": {4: (511 << 20) // real.f_frsize}, "files": {7: 9_000}}[ends]
     plenty = {4: (1 << 40) // real.f_frsize, 5: 1 << 20, 7: 1 << 20}

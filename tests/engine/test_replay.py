@@ -103,6 +103,7 @@ def test_an_image_that_is_gone_comes_back_from_the_archive(
 
 def test_a_dry_run_prints_the_plan_and_does_nothing(recorded: Recorded) -> None:
     recorded.forget_caches()
+    (recorded.store / "cache").mkdir()
     before = everything(recorded.root)
     found = recorded.replayed(recorded.ids["steady"], "--dry-run")
     assert found["possible"] and {s["layer"] for s in found["steps"]} == {"image", "dependencies", "code", "model"}
