@@ -140,11 +140,11 @@ def test_the_defaults_in_the_example_hold(example: str) -> None:
 
 def test_every_comparator_with_its_options_is_told() -> None:
     told = {name: set(words(row[2])) - {"*"} for row in rows(section("`replay.yaml`")) for name in words(row[0])}
-    everything = set(OutputRule.__struct_encode_fields__) - {"compare", "probe"}
+    everything = set(OutputRule.__struct_encode_fields__) - {"compare"}
     options = {name: set(comparator.options) for name, comparator in COMPARATORS.items()}
-    assert told.pop(AUTO) == {"probe"}
+    assert told.pop(AUTO) == set()
     assert told == options
-    assert set().union(*options.values()) - {"probe"} == everything
+    assert set().union(*options.values()) == everything
 
 
 def test_every_normaliser_and_extra_is_told() -> None:

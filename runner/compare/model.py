@@ -1,8 +1,7 @@
 """Comparator `model`: the bytes decide, and what can be told of a model without loading it says how it differs.
 
 A pickle is told by the globals that it would call, an archive (`.pt`, `.npz`, …) by its members; where these
-are the same and only the zip around them differs, the models are equivalent. Nothing is ever unpickled. What a
-model does is for a `probe` to say, a command inside the recorded environment.
+are the same and only the zip around them differs, the models are equivalent. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from runner.compare.malformed import MalformedError, told_of
 from runner.compare.mismatch import first_mismatch
 from runner.compare.pickles import Globals, globals_of
 from runner.compare.shown import count, shown
-from runner.errors import UsageError
 from runner.state.record import Verdict
 from runner.state.spec import OutputRule
 
@@ -48,16 +46,7 @@ def compare(original: Path, replayed: Path, rule: OutputRule) -> Comparison:
     return Comparison(Verdict.DIVERGED, "; ".join([by_bytes.detail, *told]))
 
 
-def check(path: str, rule: OutputRule) -> None:
-    if any(not word or "\0" in word for word in rule.probe):
-        raise UsageError(
-            f"output {path!r}: `probe` holds an empty word or a NUL byte",
-            "it is a command and its arguments, run in the recorded environment",
-            "write it as in `probe: [python, probe.py]`",
-        )
-
-
-COMPARATOR = Comparator(compare, frozenset({"probe"}), check)
+COMPARATOR = Comparator(compare)
 
 
 # --- archives ------------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ def check_installed(paths: Iterable[str], rules: Mapping[str, OutputRule]) -> No
         extras.refuse_missing(path, rule.compare, comparator_of(path, rule).extra)
 
 
-_AUTO_OPTIONS = frozenset(field.name for field in fields(OutputRule)) - {"compare", "probe"}
+_AUTO_OPTIONS = frozenset(field.name for field in fields(OutputRule)) - {"compare"}
 
 
 def _plain(path: str, rule: OutputRule) -> OutputRule:

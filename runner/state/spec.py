@@ -209,7 +209,7 @@ class OutputRule(Value, frozen=True):
     `tolerances`: those of a dotted path, a column or an array, by its name. `ignore`: paths, columns or
     arrays left out. `key`: columns that tell rows apart; without it rows are paired by their order.
     `share`: of an image's pixels, the part that may be beyond `atol`. `normalise`: names of text
-    normalisers. `probe`: a command that prints as JSON what counts in a model.
+    normalisers.
     """
 
     compare: str = "bytes"
@@ -220,7 +220,6 @@ class OutputRule(Value, frozen=True):
     key: str | tuple[str, ...] = ()
     share: float = 0.0
     normalise: tuple[str, ...] = ()
-    probe: tuple[str, ...] = ()
 
     @property
     def key_columns(self) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from runner.state.spec import NumberTolerance, OutputRule
         OutputRule("table", key=("id", "day"), tolerances={"a b": NumberTolerance(atol=1)}),
         OutputRule("array", tolerances={"w.0": NumberTolerance(atol=1)}, ignore=("w.1",)),
         OutputRule("image", atol=3, share=0.5),
-        OutputRule("model", probe=("python", "probe.py")),
+        OutputRule("model"),
         OutputRule("auto", rtol=0.1, key="id", share=1, normalise=("paths",)),
     ],
 )
@@ -52,8 +52,6 @@ def test_accepts(rule: OutputRule) -> None:
         (OutputRule("image", share=1.5), "`share: 1.5` is no part", "correct `share`"),
         (OutputRule("image", share=math.nan), "`share: nan` is no part", "correct `share`"),
         (OutputRule("image", rtol=1), "the comparator `image` takes no `rtol`", "`compare: json`"),
-        (OutputRule("model", probe=("python", "")), "`probe` holds an empty word", "probe.py"),
-        (OutputRule("auto", probe=("python",)), "the comparator `auto` takes no `probe`", "`compare: model`"),
         (OutputRule("auto", rtol=-1.0), "`rtol: -1.0` is no tolerance", "correct `rtol`"),
         (OutputRule("json", ignore=("",)), "`ignore` holds ''", "a.b.*.time"),
         (OutputRule("text", normalise=("path",)), "no normaliser is called 'path'", "write `paths`"),

@@ -123,7 +123,7 @@ observations = st.builds(
 tolerances = st.dictionaries(text, st.builds(NumberTolerance, finite, finite), max_size=2)
 rules = st.dictionaries(
     text,
-    st.builds(OutputRule, text, finite, finite, tolerances, texts, text | texts, finite, texts, texts),
+    st.builds(OutputRule, text, finite, finite, tolerances, texts, text | texts, finite, texts),
     max_size=3,
 )
 
