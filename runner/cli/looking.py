@@ -12,13 +12,12 @@ import msgspec
 import typer
 
 from runner.cli.output import Harmless, diagnosis_text, print_json, safe, table
-from runner.errors import Exit, UsageError
+from runner.errors import Exit, UsageError, disk_error
 from runner.logs import STDERR, STDOUT, read_log
 from runner.state.digest import Digest
 from runner.state.record import Output, Verdict
 from runner.state.spec import StateSpec
 from runner.store.blobs import copy_out
-from runner.store.files import disk_error
 from runner.store.runs import RunStatus
 from runner.workspace import Workspace, open_workspace
 
