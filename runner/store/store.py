@@ -114,6 +114,14 @@ class Store:
             finally:
                 alone.release()
 
+    def known_key(self) -> bytes | None:
+        """The key of secret fingerprints, if there is one that can be read; none is made."""
+        try:
+            key = FingerprintKey((self.folder / "key").read_bytes())
+        except OSError:
+            return None
+        return key.secret if key.whole else None
+
     def fingerprint_key(self) -> bytes:
         """The key of secret fingerprints: made at first use, readable by the owner only, never shared."""
         path = self.folder / "key"

@@ -50,6 +50,7 @@ __all__ = [
     "fetch",
     "find_pin",
     "hash_file",
+    "list_remote",
     "missing_objects",
     "object_path",
     "objects_folder",
@@ -350,8 +351,17 @@ def _complaint(stderr: str) -> str:
     return without_credentials((errors or lines[-1:] or ["it gave no reason"])[0])
 
 
+def list_remote(root: Path, name: str, patience_s: float) -> subprocess.CompletedProcess[str]:
+    """Ask for what the remote holds at its top. Raises `subprocess.TimeoutExpired`."""
+    return _dvc(["ls-url", f"remote://{name}"], root, patience_s=patience_s)
+
+
 def _dvc(
-    arguments: Sequence[str], folder: Path, settings: Mapping[str, str] = {}, questions: str = ""
+    arguments: Sequence[str],
+    folder: Path,
+    settings: Mapping[str, str] = {},
+    questions: str = "",
+    patience_s: float | None = None,
 ) -> subprocess.CompletedProcess[str]:
     # -P: a module in the workspace must not stand in for one of DVC's. DVC_DAEMON: leave no process behind.
     return subprocess.run(
@@ -363,4 +373,5 @@ def _dvc(
         encoding="utf-8",
         errors="replace",
         check=False,
+        timeout=patience_s,
     )
