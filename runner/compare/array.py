@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 from runner.compare import raw
 from runner.compare.arrayread import Array, Arrays, arrays_of
 from runner.compare.comparator import Comparator, Comparison
-from runner.compare.malformed import MalformedError, either_malformed, loaded, told_of
-from runner.compare.shown import count, shown
+from runner.compare.malformed import either_malformed, loaded, told_of
 from runner.compare.tolerance import Tolerance, Tolerances, change, tolerances_of
+from runner.shown import count, shown
 from runner.state.record import Verdict
 from runner.state.spec import OutputRule
+from runner.tables.malformed import MalformedError
 
 _CHUNK = 1 << 18
 _EXAMPLES = 3

@@ -15,12 +15,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 from runner.compare import raw, zipread
 from runner.compare.comparator import Comparator, Comparison
-from runner.compare.malformed import MalformedError, told_of
+from runner.compare.malformed import told_of
 from runner.compare.mismatch import first_mismatch
 from runner.compare.pickles import Globals, globals_of
-from runner.compare.shown import count, shown
+from runner.shown import count, shown
 from runner.state.record import Verdict
 from runner.state.spec import OutputRule
+from runner.tables.malformed import MalformedError
 
 if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo

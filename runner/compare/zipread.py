@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from runner.compare.malformed import MalformedError, TooLargeError
-from runner.compare.shown import shown
+from runner.shown import shown
+from runner.tables.malformed import MalformedError, TooLargeError
 
 if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.compare.duck import Database
-from runner.compare.malformed import MalformedError
 from runner.state.record import Verdict
 from runner.state.spec import NumberTolerance
+from runner.tables.duck import Database
+from runner.tables.malformed import MalformedError
 
 ROWS = [(n, n / 8, f"n{n}") for n in range(1000)]
 SAME, DIFFERS = Verdict.EQUIVALENT, Verdict.DIVERGED
