@@ -6,6 +6,7 @@ Bytes come first; only outputs whose bytes differ are opened, by the comparator 
   of other distributions, `extras` what some of them need
 - `comparator` is the interface; `raw`, `text`, `jsonlike`, `table`, `array`, `image` and `model` implement it
 - `jsonread`, `yamlread`, `tomlread`, `duck`, `arrayread`, `zipread`, `pickles` read what strangers wrote
+- `printed` compares what probes of models printed; whoever compares outputs runs them
 - `mismatch`, `normalise`, `tolerance`, `malformed`, `shown` are what they share
 
 Files compared were written by strangers: they are streamed or bounded, a malformed one is a finding and
@@ -13,8 +14,19 @@ not an error, and nothing of them reaches a detail except through `shown`.
 """
 
 from runner.compare.comparator import Comparator, Comparison
-from runner.compare.outputs import compare_outputs
+from runner.compare.outputs import compare_outputs, not_probed
+from runner.compare.printed import Printed, Prober
 from runner.compare.registry import check_installed, check_rule
 from runner.compare.shown import shown
 
-__all__ = ["Comparator", "Comparison", "check_installed", "check_rule", "compare_outputs", "shown"]
+__all__ = [
+    "Comparator",
+    "Comparison",
+    "Printed",
+    "Prober",
+    "check_installed",
+    "check_rule",
+    "compare_outputs",
+    "not_probed",
+    "shown",
+]
