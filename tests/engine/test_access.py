@@ -91,8 +91,10 @@ def test_it_explains_a_job_with_an_open_network_that_fails(
     done = workspace.replay("replay", run_id, "--json", KEY=OTHER)
     assert done.code == 4 and done.json["verdict"] == "failed", done
     assert done.json["diagnosis"]["kind"] == ["execution state drift"]
-    (evidence,) = done.json["diagnosis"]["evidence"]
-    assert "KEY (the credential changed)" in evidence and server.url in evidence
+    assert done.json["diagnosis"]["evidence"] == [
+        "access: KEY (the credential changed)",
+        f"access: {server.url} readable as anonymous → not readable as anonymous: 401 Unauthorized",
+    ]
     assert "credential" in done.json["diagnosis"]["next"][0]
     nothing_leaked(workspace, done)
 
