@@ -89,15 +89,20 @@ def replay(session: Session, original: Original, times: int | None) -> list[Repl
 def overall(session: Session, original: Original, done: Sequence[Replayed]) -> ReplayResult:
     """One verdict over several replays of one state, per output and in all.
 
-    A difference from the original is `diverged` when the replays agree among themselves, and
-    `nondeterministic` when they do not.
+    A difference from the original is `diverged` when all replays have it and agree among themselves within the
+    tolerance, and `nondeterministic` when they do not. Replays that are each within the tolerance of the original
+    may be further than that from each other.
     """
     outputs: dict[str, OutputVerdict] = {}
     for one in done:
         for found in _result(one).outputs:
             outputs[found.path] = _worse(outputs.get(found.path), found)
-    for path, detail in _unsteady(session, original, done).items():
-        outputs[path] = OutputVerdict(path, Verdict.NONDETERMINISTIC, outputs[path].comparator, detail)
+    differing = {path for path, one in outputs.items() if one.verdict is Verdict.DIVERGED}
+    for path, detail in _unsteady(session, original, done).items() if differing else ():
+        if path in differing:
+            seen = outputs[path]
+            detail = f"{detail}; from the original: {seen.detail}"
+            outputs[path] = OutputVerdict(path, Verdict.NONDETERMINISTIC, seen.comparator, detail)
     ends = {_result(one).verdict for one in done} & {Verdict.FAILED}
     verdict = worst([*(output.verdict for output in outputs.values()), *ends])
     notes = tuple(dict.fromkeys(note for one in done for note in _result(one).notes))
@@ -108,7 +113,7 @@ def overall(session: Session, original: Original, done: Sequence[Replayed]) -> R
 def diagnosis(original: Original, done: Sequence[Replayed], result: ReplayResult) -> Diagnosis:
     """Why the replays are not what the original was; empty when they are."""
     then, now = original.spec.observed, done[-1].spec.observed
-    hosts = _differing(then.host, now.host)
+    hosts = host.differences(then.host, now.host)
     return diagnose_replays(result.outputs, result.verdict, len(done), hosts, _telling_access(original.spec, now))
 
 
@@ -227,12 +232,8 @@ def _telling_access(spec: StateSpec, now: Observed) -> list[Change]:
 
 def _host_notes(then: HostSeen, now: HostSeen) -> list[str]:
     """What differs between the machines, since it may explain a difference in the outputs."""
-    fields = _differing(then, now)
+    fields = host.differences(then, now)
     return [f"the host differs in {', '.join(fields)}"] if fields else []
-
-
-def _differing(then: HostSeen, now: HostSeen) -> list[str]:
-    return [name for name in now.__struct_fields__ if getattr(then, name) != getattr(now, name)]
 
 
 def _ended(outcome: Outcome) -> str:
@@ -240,9 +241,11 @@ def _ended(outcome: Outcome) -> str:
 
 
 def _unsteady(session: Session, original: Original, done: Sequence[Replayed]) -> Mapping[str, str]:
-    """Outputs in which replays disagree among themselves, beyond the tolerance."""
+    """Outputs in which replays disagree among themselves: beyond the tolerance, or on being within it of the
+    original."""
     found: dict[str, str] = {}
     first = done[0].record
+    good = [{one.path: one.verdict is not Verdict.DIVERGED for one in _result(each).outputs} for each in done]
     printed = {key: found for one in done for key, found in one.printed.items()}
 
     def remembered(path: str, digest: Digest, rule: OutputRule) -> Printed:
@@ -253,6 +256,8 @@ def _unsteady(session: Session, original: Original, done: Sequence[Replayed]) ->
         for one in (*compared, *_problem_verdicts(first, other.record)):
             if one.verdict is Verdict.DIVERGED:
                 found.setdefault(one.path, f"replays 1 and {number} disagree: {one.detail}")
+            elif good[0].get(one.path) != good[number - 1].get(one.path):
+                found.setdefault(one.path, f"only some of {len(done)} replays differ beyond the tolerance")
     return found
 
 

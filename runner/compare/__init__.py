@@ -14,9 +14,10 @@ not an error, and nothing of them reaches a detail except through `shown`.
 """
 
 from runner.compare.comparator import Comparator, Comparison
-from runner.compare.outputs import compare_outputs, not_probed
+from runner.compare.image import difference_picture
+from runner.compare.outputs import compare_outputs, differing_images, not_probed
 from runner.compare.printed import Printed, Prober
-from runner.compare.registry import check_installed, check_rule
+from runner.compare.registry import by_suffix, check_installed, check_rule
 from runner.compare.shown import shown
 
 __all__ = [
@@ -24,9 +25,12 @@ __all__ = [
     "Comparison",
     "Printed",
     "Prober",
+    "by_suffix",
     "check_installed",
     "check_rule",
     "compare_outputs",
+    "difference_picture",
+    "differing_images",
     "not_probed",
     "shown",
 ]

@@ -24,10 +24,10 @@ from pathlib import Path
 
 import msgspec
 
-from runner.errors import OutsideError, TamperedError, UsageError
+from runner.errors import OutsideError, TamperedError, UsageError, disk_error
 from runner.state.plain import MALFORMED
 from runner.store.blobs import Blobs
-from runner.store.files import FileLock, disk_error, locked, write_atomic
+from runner.store.files import FileLock, locked, write_atomic
 
 STORE_FORMAT = 1
 STORE_NAME = ".replay"
