@@ -16,7 +16,7 @@ from runner import __version__
 from runner.compare import check_installed, check_rule
 from runner.errors import UsageError
 from runner.execute import job_owner
-from runner.layers import access, code, data, dependencies, env, host, image, params
+from runner.layers import access, code, data, dependencies, env, host, image, params, schema
 from runner.layers.dependencies import Locker
 from runner.state.digest import digest_value
 from runner.state.job import Job
@@ -24,6 +24,7 @@ from runner.state.paths import STDOUT, covers, inside, is_text
 from runner.state.spec import (
     Access,
     AccessSeen,
+    Better,
     Contract,
     DataSeen,
     Observed,
@@ -70,6 +71,7 @@ def capture(
     store, root = workspace.store, workspace.root
     outputs = contract_outputs(job)
     check_installed(outputs, outputs)
+    contract = Contract(outputs, metrics=contract_metrics(job, outputs))
     command = command_of(job)
     refuse_overlaps(job, outputs)
     limits = access.limits(job.limits)
@@ -101,6 +103,7 @@ def capture(
         image=found.seen,
         dependencies=locked_seen,
         data=_seen(data_found),
+        schema=schema.observe(store, state.data, say),
         model=_seen(model_found),
         access=AccessSeen(access.seen(job.secrets, secrets, store.fingerprint_key())) if secrets else AccessSeen(),
         host=host.observe(engine.version()),
@@ -112,7 +115,7 @@ def capture(
         tool=ToolInfo(version=__version__),
         labels=tuple(sorted(set(job.labels))),
     )
-    spec = StateSpec(run=run, state=state, observed=observed, contract=Contract(outputs), digest=state_digest(state))
+    spec = StateSpec(run=run, state=state, observed=observed, contract=contract, digest=state_digest(state))
     return Captured(spec, secrets)
 
 
@@ -144,6 +147,18 @@ def contract_outputs(job: Job) -> dict[str, OutputRule]:
         rules[name] = OutputRule(rule) if isinstance(rule, str) else rule or OutputRule()
         check_rule(name, rules[name])
     return dict(sorted(rules.items()))
+
+
+def contract_metrics(job: Job, outputs: Mapping[str, OutputRule]) -> dict[str, dict[str, Better]]:
+    """The declared metrics. Raises `UsageError` for one that no output holds."""
+    for path in job.metrics:
+        if not any(covers(output, path) for output in outputs):
+            raise UsageError(
+                f"metrics: {path} is no output of the job",
+                f"its outputs are {', '.join(outputs) or 'none'}",
+                "declare the file under `outputs`, too",
+            )
+    return job.metrics
 
 
 def owned_paths(workspace: Workspace, job: Job) -> Iterator[str]:
