@@ -16,7 +16,7 @@ from runner import __version__
 from runner.compare import check_installed, check_rule
 from runner.errors import UsageError
 from runner.execute import job_owner
-from runner.layers import access, code, data, dependencies, env, host, image, params, sources
+from runner.layers import access, code, data, dependencies, env, host, image, params, schema, sources
 from runner.layers.dependencies import Locker
 from runner.state.digest import digest_value
 from runner.state.job import Job
@@ -24,6 +24,7 @@ from runner.state.paths import STDOUT, covers, inside, is_marked, is_text
 from runner.state.spec import (
     Access,
     AccessSeen,
+    Better,
     Contract,
     DataSeen,
     Observed,
@@ -70,6 +71,7 @@ def capture(
     store, root = workspace.store, workspace.root
     outputs = contract_outputs(job)
     check_installed(outputs, outputs)
+    metrics = contract_metrics(job, outputs)
     command = command_of(job)
     refuse_overlaps(job, outputs)
     limits = access.limits(job.limits)
@@ -86,7 +88,7 @@ def capture(
     locker = Locker(engine, found.id, identity, probed, job_owner(), interrupts, say) if probed else None
     locked, locked_seen = dependencies.observe(store, root, job, probed, locker, relock)
     files = code.observe(root, set(owned_paths(workspace, job)))
-    contract = Contract(outputs, marked_preprocessing(job, [file.path for file in files]))
+    contract = Contract(outputs, metrics, marked_preprocessing(job, [file.path for file in files]))
     state = State(
         command=command,
         code=code.keep(store, root, files),
@@ -104,6 +106,7 @@ def capture(
         image=found.seen,
         dependencies=locked_seen,
         data=_seen(data_found),
+        schema=schema.observe(store, state.data, say),
         model=_seen(model_found),
         access=AccessSeen(
             access.seen(job.secrets, secrets, store.fingerprint_key()) if secrets else {},
@@ -167,6 +170,18 @@ def marked_preprocessing(job: Job, files: Collection[str]) -> tuple[str, ...]:
                 "correct it, or leave it out",
             )
     return tuple(sorted(set(job.preprocessing)))
+
+
+def contract_metrics(job: Job, outputs: Mapping[str, OutputRule]) -> dict[str, dict[str, Better]]:
+    """The declared metrics. Raises `UsageError` for one that no output holds."""
+    for path in job.metrics:
+        if not any(covers(output, path) for output in outputs):
+            raise UsageError(
+                f"metrics: {path} is no output of the job",
+                f"its outputs are {', '.join(outputs) or 'none'}",
+                "declare the file under `outputs`, too",
+            )
+    return job.metrics
 
 
 def owned_paths(workspace: Workspace, job: Job) -> Iterator[str]:

@@ -125,12 +125,18 @@ def _execution_state(
     by_layer = {layer: [one for one in changes if one.layer == layer] for layer in _EXECUTION_LAYERS}
     for layer in _EXECUTION_LAYERS:
         if layer == "schema":
-            yield from (f"schema: {finding.path}: {_listed(finding.schema)}" for finding in data if finding.schema)
+            yield from (_schema(finding) for finding in data if finding.schema)
+            continue
         if layer == "code":
             own = [one for one in by_layer[layer] if one.name in preprocessing]
             yield from _layer("code, preprocessing", own)
             by_layer[layer] = [one for one in by_layer[layer] if one not in own]
         yield from _layer(layer, by_layer[layer])
+
+
+def _schema(finding: DataFinding) -> str:
+    moved = f"; besides, {_listed(finding.moved)}" if finding.moved else ""
+    return f"schema: {finding.path}: {_listed(finding.schema)}{moved}"
 
 
 def _layer(name: str, changes: Sequence[Change]) -> Iterator[str]:
@@ -163,7 +169,7 @@ def _data(
     for one in moved:
         if one.unexamined:
             yield Kind.UNKNOWN, f"data: {one.path}: {one.unexamined}"
-        elif one.moved:
+        elif one.moved and not one.schema:
             yield Kind.DATA, f"data: {one.path}: {_listed(one.moved)}"
         elif one in steady:
             yield Kind.DATA, f"data: {one.path}: values differ; schema and distributions are equal"

@@ -7,14 +7,17 @@ outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import msgspec
 
-from runner.diagnose import Diagnosis, diagnose
-from runner.diff import Change, Diff, Side, diff
+from runner.diagnose import Diagnosis, MetricFinding, diagnose
+from runner.diff import LAYERS, Change, Diff, Side, diff
 from runner.errors import ReplayError
 from runner.functions import function_changes
 from runner.layers import code
+from runner.metrics import metric_findings
+from runner.moved import Moved, TablesOf, examine, kept_tables, live_tables
 from runner.present import NAME, look
 from runner.state.digest import Digest
 from runner.state.paths import is_marked
@@ -27,13 +30,18 @@ Reader = Callable[[str], bytes | None]
 
 
 class Explained(msgspec.Struct, frozen=True):
+    """The changes of `diff` include the breaks of schemas; `moved` tells columns, `metrics` those that are declared."""
+
     diff: Diff
     diagnosis: Diagnosis
+    moved: Moved = Moved()
+    metrics: tuple[MetricFinding, ...] = ()
 
 
 class _Looked(msgspec.Struct, frozen=True):
     side: Side
     read: Reader
+    tables: TablesOf
 
 
 def explain(workspace: Workspace, a: str, b: str) -> Explained:
@@ -48,8 +56,13 @@ def explain(workspace: Workspace, a: str, b: str) -> Explained:
     else:
         before, after = _recorded(workspace, a), _recorded(workspace, b)
     found = diff(before.side, after.side)
-    found = msgspec.structs.replace(found, changes=tuple(_with_functions(found.changes, before.read, after.read)))
-    return Explained(found, diagnose(found, preprocessing=_preprocessing(found, before.side.spec, after.side.spec)))
+    moved = examine(found.changes, before.tables, after.tables)
+    metrics = tuple(metric_findings(workspace.store, before.side, after.side))
+    told = tuple(_with_functions(found.changes, before.read, after.read))
+    preprocessing = _preprocessing(found, before.side.spec, after.side.spec)
+    diagnosis = diagnose(msgspec.structs.replace(found, changes=told), moved.findings, metrics, preprocessing)
+    changes = tuple(sorted((*told, *moved.changes), key=lambda change: LAYERS.index(change.layer)))
+    return Explained(msgspec.structs.replace(found, changes=changes), diagnosis, moved, metrics)
 
 
 def _preprocessing(found: Diff, *specs: StateSpec) -> list[str]:
@@ -71,7 +84,8 @@ def _recorded(workspace: Workspace, part: str) -> _Looked:
             return None
 
     outputs = {output.path: str(output.sha256) for output in record.outputs} if record else None
-    return _Looked(Side(spec, None if files is None else _by_path(files), outputs), read)
+    tables = partial(kept_tables, workspace.store, spec.state.data, spec.observed.schema)
+    return _Looked(Side(spec, None if files is None else _by_path(files), outputs), read, tables)
 
 
 def _present(workspace: Workspace, then: StateSpec) -> _Looked:
@@ -83,7 +97,8 @@ def _present(workspace: Workspace, then: StateSpec) -> _Looked:
         except OSError:
             return None
 
-    return _Looked(Side(now.spec, _by_path(now.code), unknown=now.unknown), read)
+    tables = partial(live_tables, workspace.store, workspace.root)
+    return _Looked(Side(now.spec, _by_path(now.code), unknown=now.unknown), read, tables)
 
 
 def _kept_files(workspace: Workspace, spec: StateSpec) -> tuple[code.CodeFile, ...] | None:

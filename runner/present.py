@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import msgspec
 
 from runner import __version__
-from runner.capture import command_of, contract_outputs, models_of, owned_paths
+from runner.capture import command_of, contract_metrics, contract_outputs, models_of, owned_paths
 from runner.errors import OutsideError
 from runner.layers import access, code, data, dependencies, env, host, image, params, sources
 from runner.stages import job_of_stage
@@ -82,7 +82,8 @@ def look(workspace: Workspace, then: StateSpec) -> Present:
         host=host.observe(engine.version()) if engine else then.observed.host,
     )
     run = RunInfo(id=NAME, job=then.run.job, created="", tool=ToolInfo(version=__version__))
-    contract = Contract(contract_outputs(job), tuple(sorted(set(job.preprocessing))))
+    outputs = contract_outputs(job)
+    contract = Contract(outputs, contract_metrics(job, outputs), tuple(sorted(set(job.preprocessing))))
     spec = StateSpec(run=run, state=state, observed=observed, contract=contract, digest=state_digest(state))
     return Present(spec, files, unknown)
 

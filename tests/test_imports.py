@@ -41,7 +41,7 @@ ROOMS = [
     Room("state", {"errors"}, "the values pass between all steps, so they know none of them"),
     Room("shown", set(), "text of strangers is made harmless wherever it is met"),
     Room("tables", {"shown"}, "tables are opened alike, whatever for"),
-    Room("profile", {"tables", "errors"}, "a profile is a pure function of one file, drift of two profiles"),
+    Room("profile", {"tables", "shown"}, "a profile is a pure function of one file, drift of two profiles"),
     Room("compare", {"shown", "tables", "state", "errors"}, "a verdict is a pure function of two sets of outputs"),
     Room("diff", {"state", "errors"}, "a difference is a pure function of two states"),
     Room("functions", set(), "what changed in a source is read from its text alone"),
@@ -58,7 +58,7 @@ ROOMS = [
     ),
     Room(
         "layers",
-        {"state", "errors", "store", "environment", "tools", "profile"},
+        {"state", "errors", "store", "environment", "tools", "profile", "tables"},
         "a layer observes and restores one part; the steps put the parts together",
     ),
 ]

@@ -15,7 +15,7 @@ import typer
 from runner.cli.output import Harmless, diagnosis_text, print_json, safe, table
 from runner.errors import Exit, UsageError, disk_error
 from runner.logs import STDERR, STDOUT, read_log
-from runner.state.digest import Digest
+from runner.state.digest import Digest, plain
 from runner.state.record import Output, Verdict
 from runner.state.spec import DataSeen, StateSpec
 from runner.store.blobs import copy_out
@@ -24,6 +24,8 @@ from runner.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
     from runner.diff import Change, Diff
+    from runner.explain import Explained
+    from runner.profile.drift import Moved
     from runner.store.index import Row
 
 
@@ -51,9 +53,11 @@ def diff(a: str, b: str, store: Path | None, as_json: bool) -> int:
 
     found = explain(open_workspace(Path.cwd(), store), a, b)
     if as_json:
-        print_json({**msgspec.structs.asdict(found.diff), "diagnosis": found.diagnosis})
+        moved = [{"path": path, **plain(one)} for path, one in found.moved.columns]
+        told = {"moved": moved, "metrics": found.metrics, "diagnosis": found.diagnosis}
+        print_json({**msgspec.structs.asdict(found.diff), **told})
     else:
-        typer.echo(_diff_text(found.diff) + diagnosis_text(found.diagnosis), nl=False)
+        typer.echo(_diff_text(found.diff) + _moved_text(found) + diagnosis_text(found.diagnosis), nl=False)
     return Exit.OK if found.diff.equal else Exit.DIFFERENT
 
 
@@ -227,6 +231,21 @@ def _diff_text(found: Diff) -> str:
     if found.equal and found.outputs:
         text += "and yet the outputs differ:\n" + table([_change(change) for change in found.outputs])
     return text
+
+
+def _moved_text(found: Explained) -> str:
+    rows = [
+        (f"  {safe(path)}", safe(one.column), f"by {one.size:.2f}", safe(one.detail), _statistic(one))
+        for path, one in found.moved.columns
+    ]
+    text = "columns whose distribution moved, of all their rows:\n" + table(rows) if rows else ""
+    metrics = [(f"  {safe(one.name)}", f"{one.a:g} → {one.b:g}", "worse" * one.worse) for one in found.metrics]
+    return text + ("metrics:\n" + table(metrics) if metrics else "")
+
+
+def _statistic(moved: Moved) -> str:
+    p = f"p {moved.p:.1g}" if moved.p >= 1e-12 else "p < 1e-12"
+    return f"{moved.statistic} {moved.value:.3g}, {p}, PSI {moved.psi:.2f}, JS {moved.js:.2f}"
 
 
 def _change(change: Change) -> tuple[str, ...]:

@@ -15,11 +15,12 @@ import msgspec
 
 from runner.compare import jsonlike, jsonread, text
 from runner.compare.comparator import Comparison
-from runner.compare.malformed import MalformedError, loaded
+from runner.compare.malformed import loaded
 from runner.errors import UsageError
 from runner.state.digest import Digest
 from runner.state.record import Verdict
 from runner.state.spec import OutputRule
+from runner.tables.malformed import MalformedError
 
 TOLERANT = ("rtol", "atol", "tolerances", "ignore")
 

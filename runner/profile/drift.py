@@ -1,9 +1,10 @@
 """Drift: profile × profile → breaks of the schema, and columns whose distribution moved. Pure.
 
 A move is told when it is significant *and* of some size: the first keeps small tables from crying wolf, the second
-large ones. Significance is Holm's over all columns of a table, at 1 in 100: of a hundred pairs of tables from one source, one
-is expected to be called moved at most. Size is of the distribution itself: the largest distance of the distribution
-functions (Kolmogorov–Smirnov) for numbers, times and lengths of texts; for categories the part of the rows that moved.
+large ones. Significance is Holm's over all columns of a table, at 1 in 100: of a hundred pairs of tables from one
+source, one is expected to be called moved at most. Size is of the distribution itself: the largest distance of the
+distribution functions (Kolmogorov–Smirnov) for numbers, times and lengths of texts; for categories the part of the rows
+that moved.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ LEVEL = 0.01
 LEAST_DISTANCE = 0.05
 NULL_POINTS = 0.05
 _COMMON = 5
-_TWICE = 3
+_UNLIKELY = 0.05
 _DENSE = 10
 _NAMED = 3
 _SHOWN = 40
@@ -168,13 +169,12 @@ def _is_vocabulary(column: ColumnProfile) -> bool:
 
 
 def _absent(there: ColumnProfile, absent: ColumnProfile, level: float) -> Iterator[tuple[str, int]]:
-    """Categories that are absent for a reason: too many to be missed by chance, or where none is rare."""
+    """Categories that are absent for a reason: chance would hardly miss so many, the less so where none is rare."""
     known = {word for word, _ in absent.categories}
     rows = [sum(count for _, count in one.categories) for one in (there, absent)]
+    bound = max(level, _UNLIKELY) if _is_vocabulary(absent) else level
     for word, count in there.categories:
-        if word not in known and (
-            statistics.absence_p(count, *rows) <= level or (_is_vocabulary(absent) and count >= _TWICE)
-        ):
+        if word not in known and statistics.absence_p(count, *rows) <= bound:
             yield word, count
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta
 
-from runner.state.spec import Determinism, Network, OutputRule, Value
+from runner.state.spec import Better, Determinism, Network, OutputRule, Value
 
 WORKFILE_VERSION: Final = 1
 
@@ -64,6 +64,7 @@ class Job(Value, frozen=True, kw_only=True):
     determinism: Determinism = "same-host"
     labels: tuple[str, ...] = ()
     outputs: dict[str, OutputRule | str | None] | tuple[str, ...] = {}
+    metrics: dict[str, dict[str, Better]] = {}
     preprocessing: tuple[str, ...] = ()
 
 

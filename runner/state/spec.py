@@ -164,6 +164,15 @@ class DataSeen(Value, frozen=True):
     reference: str | None = None
 
 
+class SchemaSeen(Value, frozen=True):
+    """How many columns and rows a tabular data file has, and the blob that tells more; or why that is `unknown`."""
+
+    columns: int | None = None
+    rows: int | None = None
+    profile: Sha256 | None = None
+    unknown: str = ""
+
+
 class SecretSeen(Value, frozen=True, rename={"source": "from"}):
     """Where a secret was taken from, and a keyed fingerprint that only this store can recompute.
 
@@ -206,6 +215,7 @@ class Observed(Value, frozen=True):
     image: ImageSeen = ImageSeen()
     dependencies: DependenciesSeen = DependenciesSeen()
     data: dict[str, DataSeen] = {}
+    schema: dict[str, SchemaSeen] = {}
     model: dict[str, DataSeen] = {}
     access: AccessSeen = AccessSeen()
     host: HostSeen = HostSeen()
@@ -246,10 +256,15 @@ class OutputRule(Value, frozen=True):
         return (self.key,) if isinstance(self.key, str) else self.key
 
 
+Better = Literal["higher", "lower"]
+
+
 class Contract(Value, frozen=True):
-    """`preprocessing` are the code files, by glob or folder, whose change is to be called that."""
+    """`metrics`: of an output that is JSON, by dotted key, which way a metric against labels is better. `preprocessing`
+    are the code files, by glob or folder, whose change is to be called that."""
 
     outputs: dict[str, OutputRule] = {}
+    metrics: dict[str, dict[str, Better]] = {}
     preprocessing: tuple[str, ...] = ()
 
 

@@ -128,7 +128,7 @@ class Database:
             "memory_limit": f"{_MEMORY_MIB}MiB",
             "secret_directory": own,
             "temp_directory": str(self._folder / "spilled"),
-            "threads": min(_THREADS, len(os.sched_getaffinity(0))),
+            "threads": _threads(),
         }
         connection = duckdb.connect(str(self._folder / "tables.duckdb"), config=settings)
         names = [str(self._folder / name) for name in self._files]
@@ -299,3 +299,7 @@ def _fields(line: str, delimiter: str) -> list[str]:
         raise MalformedError(f"not a table: line 1: {shown(str(error), _SHOWN)}") from None
     finally:
         csv.field_size_limit(before)
+
+
+def _threads() -> int:
+    return min(_THREADS, len(os.sched_getaffinity(0)))
