@@ -78,8 +78,11 @@ def members_of(archive: ZipFile) -> dict[str, ZipInfo]:
 
 
 def _refuse_bomb(path: Path, members: list[Any]) -> None:
-    """Members that share their bytes, or unpack to more than anybody would compare."""
-    if sum(member.compress_size for member in members) > path.stat().st_size:
+    """Members that are not in the file, share their bytes, or unpack to more than anybody would compare."""
+    size = path.stat().st_size
+    if not all(0 <= member.header_offset < size for member in members):
+        raise MalformedError("its members lie outside of it")
+    if sum(member.compress_size for member in members) > size:
         raise MalformedError("its members lie one on the other")
     unpacked = sum(member.file_size for member in members)
     if unpacked > _MAX_UNPACKED:

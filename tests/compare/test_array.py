@@ -205,3 +205,10 @@ def test_bytes_that_go_bad_are_never_an_error(compare, data: st.DataObject) -> N
     for _ in range(data.draw(st.integers(1, 3))):
         broken[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     compare(whole, bytes(broken), "array")
+
+
+def test_members_that_lie_before_the_file_are_malformed(compare) -> None:
+    whole = npz(True, a=A)
+    broken = bytearray(whole)
+    broken[whole.rfind(b"PK\5\6") + 17] = 1
+    assert "lie outside" in compare(whole, bytes(broken), "array").detail
