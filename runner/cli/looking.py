@@ -13,13 +13,12 @@ import msgspec
 import typer
 
 from runner.cli.output import Harmless, diagnosis_text, print_json, safe, table
-from runner.errors import Exit, UsageError
+from runner.errors import Exit, UsageError, disk_error
 from runner.logs import STDERR, STDOUT, read_log
 from runner.state.digest import Digest
 from runner.state.record import Output, Verdict
-from runner.state.spec import StateSpec
+from runner.state.spec import DataSeen, StateSpec
 from runner.store.blobs import copy_out
-from runner.store.files import disk_error
 from runner.store.runs import Run, RunStatus
 from runner.workspace import Workspace, open_workspace
 
@@ -248,7 +247,14 @@ def _outputs_text(found: tuple[Output, ...]) -> str:
     return table([("output    " + safe(o.path), f"{o.size} bytes", o.sha256[:19]) for o in found])
 
 
+def _model(path: str, digest: str, seen: Mapping[str, DataSeen]) -> str:
+    reference = seen[path].reference if path in seen else None
+    return f"{path}  {digest[:19]}" + (f"  {reference}" if reference else "")
+
+
 def _spec_text(spec: StateSpec) -> str:
+    from runner.diff import source_words
+
     state, seen = spec.state, spec.observed
     locked = state.dependencies.locked
     packages = "what the image holds" if locked is None else f"{len(locked)} packages locked"
@@ -263,10 +269,12 @@ def _spec_text(spec: StateSpec) -> str:
         ("code", f"{state.code[:19]}  {code_line}"),
         ("image", f"{seen.image.reference} ({state.image.platform}, {len(state.image.diff_ids)} layers)"),
         ("packages", packages + (f", Python {state.dependencies.python}" if state.dependencies.python else "")),
-        *(("data", f"{path}  {digest[:19]}") for path, digest in sorted((state.data | state.model).items())),
+        *(("data", f"{path}  {digest[:19]}") for path, digest in sorted(state.data.items())),
+        *(("model", _model(path, digest, seen.model)) for path, digest in sorted(state.model.items())),
         ("params", state.params.file or "in replay.yaml") if state.params else ("params", "none"),
         ("env", " ".join(sorted(state.env)) or "none"),
         *((("secrets", " ".join(state.secrets)),) if state.secrets else ()),
         ("network", state.access.network),
+        *(("source", f"{one.uri}  {source_words(one)}") for one in seen.access.sources),
     ]
     return "".join(f"{name:<9} {safe(value)}\n" for name, value in lines)
