@@ -33,7 +33,8 @@ class Kind(StrEnum):
 
 
 NEXT = {
-    Kind.EXECUTION_STATE: "restore what moved (a replay of the older run does), or accept it by recording a new run",
+    Kind.EXECUTION_STATE: "restore what moved (a replay of the older run does, but for credentials and sources), "
+    "or accept it by recording a new run",
     Kind.DATA: "look at the columns that moved: if the move is real, retrain or adjust; if not, mend the source",
     Kind.MODEL: "the inputs look as they did and the metric is worse: retrain, or look at the labels",
     Kind.NONDETERMINISM: "fix the seed and the thread count, or declare a tolerance for what may vary",
@@ -133,7 +134,10 @@ def _execution_state(
 
 
 def _layer(name: str, changes: Sequence[Change]) -> Iterator[str]:
-    if changes:
+    """One line; of access one for each, since each is looked after by somebody else."""
+    if name == "access":
+        yield from (f"access: {_told(one)}" for one in changes)
+    elif changes:
         yield f"{name}: {_listed([_told(one) for one in changes])}"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from runner.state.digest import digest_value
-from runner.state.spec import AccessSeen, Image, Observed, SourceSeen, State, StateSpec, Wheel
+from runner.state.spec import AccessSeen, Image, Observed, SecretSeen, SourceSeen, State, StateSpec, Wheel
 
 LAYERS = ("code", "params", "image", "dependencies", "env", "data", "schema", "model", "access", "host")
 _SHOWN_DIGEST = 19
@@ -96,12 +96,16 @@ def access_changes(a: AccessSeen, b: AccessSeen) -> Iterator[Change]:
     for name in sorted(a.secrets.keys() & b.secrets.keys()):
         before, after = a.secrets[name], b.secrets[name]
         if before.key is not None and before.key == after.key and before.fingerprint != after.fingerprint:
-            yield Change("access", name, before.source, after.source, "the credential changed")
+            yield Change("access", name, _secret_words(before), _secret_words(after), "the credential changed")
     now = {source.uri: source for source in b.sources}
     for source in a.sources:
         other = now.get(source.uri)
         if other and other.reachable != source.reachable:
             yield Change("access", source.uri, source_words(source), source_words(other))
+
+
+def _secret_words(secret: SecretSeen) -> str:
+    return f"{secret.source} (fingerprint {secret.fingerprint.rpartition(':')[2][:8]})"
 
 
 def source_words(source: SourceSeen) -> str:

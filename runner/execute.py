@@ -165,9 +165,11 @@ def container_request(
     prepared: Prepared,
     secrets: Mapping[str, bytes],
     owner: tuple[int, int],
+    scratch: Path | None = None,
 ) -> ContainerRequest:
-    """What the engine is asked for; a pure function of the state but for host paths and user ids."""
-    scratch, entrypoint = run.scratch, state.image.config.entrypoint or ()
+    """What the engine is asked for; a pure function of the state but for host paths and user ids. `scratch` is where
+    `lay_out` was done, if not in the run's own."""
+    scratch, entrypoint = scratch or run.scratch, state.image.config.entrypoint or ()
     own: tuple[Mount, ...] = (
         Mount(prepared.workspace, WORKSPACE, read_only=False),
         Mount(scratch / "home", HOME, read_only=False, scratch=True),

@@ -15,12 +15,13 @@ from pathlib import Path
 import msgspec
 
 from runner import __version__
-from runner.compare import check_installed, compare_outputs
+from runner.compare import Printed, Prober, check_installed, compare_outputs, not_probed
 from runner.diagnose import Diagnosis, diagnose_replays
 from runner.diff import Change, access_changes
 from runner.errors import InterruptedRunError, RefusedError, TamperedError, UsageError
 from runner.execute import Executed
 from runner.layers import access, host, sources
+from runner.probes import Probes
 from runner.rebuild import Rebuilt, damage
 from runner.run import (
     Session,
@@ -38,7 +39,7 @@ from runner.run import (
 )
 from runner.state.digest import Digest
 from runner.state.record import Outcome, Output, OutputProblem, OutputVerdict, Record, ReplayResult, Verdict, worst
-from runner.state.spec import AccessSeen, HostSeen, Observed, RunInfo, StateSpec, ToolInfo
+from runner.state.spec import AccessSeen, HostSeen, Observed, OutputRule, RunInfo, StateSpec, ToolInfo
 from runner.store.runs import Run, new_run_id
 
 
@@ -50,10 +51,11 @@ class Original(msgspec.Struct, frozen=True):
 
 
 class Replayed(msgspec.Struct, frozen=True):
-    """One replay: its own spec and record, the comparison in `record.replay`."""
+    """One replay: its own spec and record, the comparison in `record.replay`, and what probes of outputs printed."""
 
     spec: StateSpec
     record: Record
+    printed: Mapping[tuple[str, Digest], Printed] = {}
 
 
 def original_of(run: Run) -> Original:
@@ -137,18 +139,19 @@ def replay_once(session: Session, original: Original) -> Replayed:
             raise InterruptedRunError("interrupted", f"replay {run.id} was stopped while the job ran")
         with store.adding():
             executed = collect_outputs(session, run, spec, rebuilt, finished, secrets)
-            result = _compare(session, original, spec, executed, rebuilt)
+            probes = Probes(session, run, spec.state, rebuilt.prepared)
+            result = _compare(session, original, spec, executed, rebuilt, probes)
             record = record_of(spec, spec_bytes, started, executed, result)
             run.write_record(record)
-    return Replayed(spec, record)
+    return Replayed(spec, record, probes.printed)
 
 
 def _compare(
-    session: Session, original: Original, spec: StateSpec, executed: Executed, rebuilt: Rebuilt
+    session: Session, original: Original, spec: StateSpec, executed: Executed, rebuilt: Rebuilt, prober: Prober
 ) -> ReplayResult:
     """The verdict of one replay. Before it says that outputs differ, what the job was given is re-hashed."""
     before, after = original.record.outcome, executed.outcome
-    outputs = _verdicts(session, original.spec, original.record.outputs, executed.outputs)
+    outputs = _verdicts(session, original.spec, original.record.outputs, executed.outputs, prober)
     outputs += _problem_verdicts(original.record, executed)
     verdict = worst([one.verdict for one in outputs])
     if (before.exit_code, before.ending) != (after.exit_code, after.ending):
@@ -164,7 +167,7 @@ def _compare(
 
 
 def _verdicts(
-    session: Session, spec: StateSpec, before: Sequence[Output], after: Sequence[Output]
+    session: Session, spec: StateSpec, before: Sequence[Output], after: Sequence[Output], prober: Prober
 ) -> list[OutputVerdict]:
     blobs = session.workspace.store.blobs
 
@@ -177,6 +180,7 @@ def _verdicts(
             {output.path: output for output in after},
             spec.contract.outputs,
             opener,
+            prober,
         )
     )
 
@@ -242,8 +246,13 @@ def _unsteady(session: Session, original: Original, done: Sequence[Replayed]) ->
     found: dict[str, str] = {}
     first = done[0].record
     good = [{one.path: one.verdict is not Verdict.DIVERGED for one in _result(each).outputs} for each in done]
+    printed = {key: found for one in done for key, found in one.printed.items()}
+
+    def remembered(path: str, digest: Digest, rule: OutputRule) -> Printed:
+        return printed.get((path, digest)) or not_probed(path, digest, rule)
+
     for number, other in enumerate(done[1:], 2):
-        compared = _verdicts(session, original.spec, first.outputs, other.record.outputs)
+        compared = _verdicts(session, original.spec, first.outputs, other.record.outputs, remembered)
         for one in (*compared, *_problem_verdicts(first, other.record)):
             if one.verdict is Verdict.DIVERGED:
                 found.setdefault(one.path, f"replays 1 and {number} disagree: {one.detail}")

@@ -228,7 +228,7 @@ class OutputRule(Value, frozen=True):
     `tolerances`: those of a dotted path, a column or an array, by its name. `ignore`: paths, columns or
     arrays left out. `key`: columns that tell rows apart; without it rows are paired by their order.
     `share`: of an image's pixels, the part that may be beyond `atol`. `normalise`: names of text
-    normalisers.
+    normalisers. `probe`: a command that is run in the recorded environment and prints what counts in a model.
     """
 
     compare: str = "bytes"
@@ -239,6 +239,7 @@ class OutputRule(Value, frozen=True):
     key: str | tuple[str, ...] = ()
     share: float = 0.0
     normalise: tuple[str, ...] = ()
+    probe: str | tuple[str, ...] = ()
 
     @property
     def key_columns(self) -> tuple[str, ...]:
