@@ -9,6 +9,7 @@ from tests.bench import (
     harness,
     peers,
     rows_cli,
+    rows_compare,
     rows_data,
     rows_disk,
     rows_environment,
@@ -23,6 +24,7 @@ OWN = (
     *rows_data.ROWS,
     *rows_outputs.ROWS,
     *rows_cli.ROWS,
+    *rows_compare.ROWS,
     *rows_disk.ROWS,
     *rows_memory.ROWS,
 )
