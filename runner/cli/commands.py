@@ -148,7 +148,7 @@ def bisect(
     store: StoreOption = None,
     as_json: Json = False,
 ) -> int:
-    """Find the smallest change that turns a good run into a bad one, and prove it.
+    """Find the smallest change that turns good into bad, and prove it.
 
     `log`, `show` and `resume` take the last bisect, or the one whose id they are given; `replay` takes a trial. Exits 0
     when the cause is proven, 1 when it is not.
