@@ -25,8 +25,9 @@ from runner.bisect.implications import Blocks, PackageChange, PythonChange, Rele
 from runner.bisect.model import Items
 from runner.bisect.priors import SET_BY_PEOPLE, imported, package_weight
 from runner.diff import Change
+from runner.drill import Drill, drill_of
 from runner.errors import InterruptedRunError, ReplayError, UnrebuildableError, UsageError
-from runner.hybrid import Between, between, is_package
+from runner.hybrid import Between, Hybrid, between, is_package
 from runner.judge import Ends, Judge, Judged, Wanted, make_judge
 from runner.layers import access, code, host
 from runner.run import (
@@ -80,9 +81,17 @@ class Setup(msgspec.Struct, frozen=True):
         return [self.between.changes[number] for number in taken]
 
 
+class Drilled(msgspec.Struct, frozen=True):
+    """What of a cause's parts was found to be it; `found` is absent when that was cut off."""
+
+    drill: Drill
+    found: Found | None
+    trials: int
+
+
 class Result(msgspec.Struct, frozen=True):
     """Where a bisect stands. `found` is absent when it was cut off, or when an end does not reproduce, which
-    `unreproduced` says."""
+    `unreproduced` says. `asked` is what comes next: of the search, or of a drill into a cause."""
 
     id: str
     setup: Setup
@@ -90,6 +99,8 @@ class Result(msgspec.Struct, frozen=True):
     seen: Mapping[Items, Tally]
     found: Found | None = None
     asked: Ask | None = None
+    asked_of: Drill | None = None
+    drilled: tuple[Drilled, ...] = ()
     unreproduced: str = ""
     then: HostSeen = HostSeen()
     now: HostSeen = HostSeen()
@@ -99,11 +110,12 @@ class Result(msgspec.Struct, frozen=True):
         return self.setup.problem.everything
 
     def is_end(self, line: Line) -> bool:
-        return not line.items or len(line.items) == len(self.everything)
+        return not line.drill and (not line.items or len(line.items) == len(self.everything))
 
     @property
     def trials(self) -> list[Line]:
-        return [line for line in self.lines if not self.is_end(line)]
+        """Without the looks at the ends, and without those of drills, which are counted there."""
+        return [line for line in self.lines if not line.drill and not self.is_end(line)]
 
     @property
     def rounds(self) -> int:
@@ -221,13 +233,16 @@ class Bisect:
         key = [good_spec.run.id, bad_spec.run.id, request.judge]
         self.folder = BisectFolder(workspace.store, hex_of(digest_value(key))[:8])
         self.lines: list[Line] = self.folder.lines()
+        self.drills: dict[tuple[str, str], Drill | None] = {}
         self.round = max((line.round for line in self.lines), default=0)
 
     # --- what is known
 
-    def seen(self) -> dict[Items, Tally]:
+    def seen(self, drill: str = "") -> dict[Items, Tally]:
         found: dict[Items, Tally] = {}
         for line in self.lines:
+            if line.drill != drill:
+                continue
             items = frozenset(line.items)
             found[items] = found.get(items, Tally()).add(Outcome(line.outcome))
         return found
@@ -240,9 +255,39 @@ class Bisect:
             then, now = self.hosts(why)
             return msgspec.structs.replace(made, unreproduced=why, then=then, now=now)
         asked = self.next(seen)
-        if isinstance(asked, Found):
-            return msgspec.structs.replace(made, found=asked)
-        return msgspec.structs.replace(made, asked=asked)
+        if isinstance(asked, Ask):
+            return msgspec.structs.replace(made, asked=asked)
+        made = msgspec.structs.replace(made, found=asked)
+        return self.drilled(made, asked) if asked.proven else made
+
+    def drilled(self, made: Result, found: Found) -> Result:
+        """As far as the causes have been taken apart further."""
+        done: list[Drilled] = []
+        for drill in self.drills_of(found):
+            inner = ask(drill.problem, self.drill_seen(drill), self.request.workers)
+            trials = sum(line.drill == drill.key for line in self.lines)
+            if isinstance(inner, Ask):
+                done.append(Drilled(drill, None, trials))
+                return msgspec.structs.replace(made, drilled=tuple(done), asked=inner, asked_of=drill)
+            done.append(Drilled(drill, inner, trials))
+        return msgspec.structs.replace(made, drilled=tuple(done))
+
+    def drills_of(self, found: Found) -> list[Drill]:
+        """Into each part of a lone cause; beside independent ones the bad state stays bad."""
+        if len(found.causes) != 1:
+            return []
+        for part in found.causes[0].parts:
+            for change in self.setup.changes_of(part):
+                if len(part) == 1 and (change.layer, change.name) not in self.drills:
+                    self.drills[change.layer, change.name] = drill_of(self.workspace, self.setup.between, change)
+        parts = [self.setup.changes_of(part) for part in found.causes[0].parts]
+        known = [self.drills.get((change.layer, change.name)) for changes in parts for change in changes]
+        return [drill for drill in known if drill]
+
+    def drill_seen(self, drill: Drill) -> dict[Items, Tally]:
+        """With the ends, which the proof has shown: bad, and bad without the change."""
+        whole = frozenset(range(len(drill.names)))
+        return {frozenset(): Tally(good=1), whole: Tally(bad=1)} | self.seen(drill.key)
 
     def unreproduced(self, seen: Mapping[Items, Tally]) -> str:
         """Which end does not come out as it was recorded: `bad`, `good` or none."""
@@ -316,7 +361,7 @@ class Bisect:
                 if result.asked is None or self.is_spent(result, deadline):
                     return result
                 self.cancel(flying, result.asked)
-                self.launch(session, pool, flying, result.asked)
+                self.launch(session, pool, flying, result)
                 done, _ = wait(flying, return_when=FIRST_COMPLETED)
                 for future in done:
                     del flying[future]
@@ -337,7 +382,11 @@ class Bisect:
             deadline is not None and time.monotonic() >= deadline
         )
 
-    def launch(self, session: Session, pool: Executor, flying: dict[Any, tuple[Items, Interrupts]], asked: Ask) -> None:
+    def launch(
+        self, session: Session, pool: Executor, flying: dict[Any, tuple[Items, Interrupts]], result: Result
+    ) -> None:
+        asked, drill = result.asked, result.asked_of
+        assert asked
         waiting = [items for items, _ in flying.values()]
         if not flying:
             self.round += 1
@@ -347,7 +396,7 @@ class Bisect:
             elif len(flying) < self.request.workers:
                 interrupts = Interrupts()
                 own = msgspec.structs.replace(session, interrupts=interrupts, echo=None)
-                future = pool.submit(self.try_out, own, trial, asked.doing, self.round)
+                future = pool.submit(self.try_out, own, drill, trial, asked.doing, self.round)
                 flying[future] = (trial, interrupts)
 
     @staticmethod
@@ -363,11 +412,14 @@ class Bisect:
             interrupts.request()
         wait(flying)
 
-    def try_out(self, session: Session, trial: Items, doing: str, number: int) -> Line | None:
+    def try_out(self, session: Session, drill: Drill | None, trial: Items, doing: str, number: int) -> Line | None:
         """One trial; None when it was cancelled."""
         started = time.monotonic()
-        is_end = trial in self.ends
-        spec = self.spec_of(session, trial)
+        is_end = drill is None and trial in self.ends
+        try:
+            spec = self.spec_of(session, drill, trial)
+        except UsageError as error:  # what a drill puts together may not go together
+            return self.line(number, drill, trial, "", "", Judged(Outcome.UNRESOLVED, error.what), doing, started)
         run = Run(self.workspace.store, spec.run.id, None)
         try:
             if not is_end and (known := self.known(spec)):
@@ -381,23 +433,27 @@ class Bisect:
             if is_end or run.folder.exists():
                 raise
             judged = Judged(Outcome.UNRESOLVED, error.what)
-        seconds = round(time.monotonic() - started, 3)
-        return Line(
-            number,
-            tuple(sorted(trial)),
-            run.id if run.has_spec() else "",
-            spec.digest,
-            judged.outcome,
-            judged.shown,
-            judged.note,
-            doing,
-            seconds,
-        )
+        return self.line(number, drill, trial, run.id if run.has_spec() else "", spec.digest, judged, doing, started)
 
-    def spec_of(self, session: Session, trial: Items) -> StateSpec:
+    @staticmethod
+    def line(
+        number: int,
+        drill: Drill | None,
+        trial: Items,
+        run_id: str,
+        digest: str,
+        judged: Judged,
+        doing: str,
+        started: float,
+    ) -> Line:
+        seconds = round(time.monotonic() - started, 3)
+        items, of = tuple(sorted(trial)), drill.key if drill else ""
+        return Line(number, items, run_id, digest, judged.outcome, judged.shown, judged.note, doing, seconds, of)
+
+    def spec_of(self, session: Session, drill: Drill | None, trial: Items) -> StateSpec:
         """The spec of a hybrid, its files in the store."""
-        taken = frozenset[int]().union(*(self.setup.blocks.members[item] for item in trial))
-        made = self.setup.between.hybrid(taken)
+        made = self.hybrid(self.ends[1] if drill else trial)
+        made = drill.replaced(made, trial) if drill else made
         for content in made.files:
             self.workspace.store.blobs.put_bytes(content)
         good, bad = self.setup.between.good, self.setup.between.bad
@@ -415,6 +471,9 @@ class Bisect:
         return StateSpec(
             run=run, state=made.state, observed=observed, contract=contract, digest=state_digest(made.state)
         )
+
+    def hybrid(self, trial: Items) -> Hybrid:
+        return self.setup.between.hybrid(frozenset().union(*(self.setup.blocks.members[item] for item in trial)))
 
     def known(self, spec: StateSpec) -> tuple[Run, Record] | None:
         """A trial of that very state that another bisect made; each counts once."""

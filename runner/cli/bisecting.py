@@ -11,7 +11,7 @@ import typer
 
 from runner.bisect import Cause, Outcome
 from runner.bisect.model import Items
-from runner.bisecting import LOOKS, Bisect, Request, Result
+from runner.bisecting import LOOKS, Bisect, Drilled, Request, Result
 from runner.cli.output import print_json, safe, table
 from runner.cli.running import replay as replay_run
 from runner.cli.running import session
@@ -121,7 +121,7 @@ def _log(made: Bisect, as_json: bool) -> int:
         (
             f"{number:>3}",
             f"round {line.round}",
-            _taken(result, frozenset(line.items)),
+            _line_taken(result, line),
             line.outcome,
             line.run_id or "—",
             safe(line.shown) + (f" ({line.note})" if line.note else "") + f"  [{line.doing}]",
@@ -133,7 +133,7 @@ def _log(made: Bisect, as_json: bool) -> int:
 
 
 def _log_line(result: Result, line: Line) -> dict[str, object]:
-    taken = _plain(result, frozenset(line.items))
+    taken = list(line.items) if line.drill else _plain(result, frozenset(line.items))
     return {**msgspec.to_builtins(line), "items": taken}
 
 
@@ -145,7 +145,7 @@ def _teller(say: Callable[[str], None]) -> Callable[[Result], None]:
 
     def tell(result: Result) -> None:
         for line in result.lines[len(said) :]:
-            said.append(f"{_taken(result, frozenset(line.items))}: {line.outcome}")
+            said.append(f"{_line_taken(result, line)}: {line.outcome}")
             if line.doing != "recorded":
                 say(f"{said[-1]}  {line.shown}{_progress(result)}")
 
@@ -164,6 +164,14 @@ def _to_come(result: Result) -> int:
     left = result.asked.left.values() if result.asked else ()
     bits = -sum(share * math.log2(share) for share in left if share > 0)
     return math.ceil(bits) + 2 if left else 1
+
+
+def _line_taken(result: Result, line: Line) -> str:
+    if not line.drill:
+        return _taken(result, frozenset(line.items))
+    drill = next((one.drill for one in result.drilled if one.drill.key == line.drill), None)
+    count = f" of {len(drill.names)}" if drill else ""
+    return f"{line.drill}: {len(line.items)}{count} parts"
 
 
 def _taken(result: Result, items: Items) -> str:
@@ -207,9 +215,11 @@ def _json(result: Result) -> dict[str, object]:
         "blocks": [_plain(result, part) for cause in causes for part in cause.parts if _is_block(result, part)],
         "changes": len(result.setup.between.changes),
     }
+    if result.drilled:
+        found["drill"] = [_drill_json(one) for one in result.drilled]
     if result.found:
         found["probability"] = round(result.found.probability, 4)
-    if result.asked:
+    if result.asked and not result.found:
         shares = sorted(result.asked.left.items(), key=lambda one: -one[1])
         found["suspects"] = [
             {"changes": _plain(result, frozenset({item})), "probability": round(share, 4)} for item, share in shares
@@ -243,9 +253,29 @@ def _text(result: Result) -> str:
         return _inconclusive(result)
     causes = result.found.causes
     text = "".join(_cause_text(result, cause, number, len(causes)) for number, cause in enumerate(causes, 1))
+    text += "".join(map(_drill_text, result.drilled))
     text += _counts(result)
     again = next((line.run_id for line in result.lines if frozenset(line.items) == causes[0].sufficient), "")
     return text + (f"again:  replay bisect replay {again}\n" if again else "")
+
+
+def _drill_text(one: Drilled) -> str:
+    counted = f"({one.trials} trials more)"
+    if one.found is None:
+        return f"  in {safe(one.drill.change.name)}: not found yet {counted}\n"
+    items = [item for cause in one.found.causes for part in cause.parts for item in sorted(part)]
+    names = [safe(one.drill.names[item]) for item in items]
+    which = "first bad" if one.drill.ordered else "of it"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"  {which}: {', '.join(names[:_SHOWN])}{more}  {counted}\n"
+
+
+def _drill_json(one: Drilled) -> dict[str, object]:
+    causes = one.found.causes if one.found else ()
+    parts = [[one.drill.names[item] for part in cause.parts for item in sorted(part)] for cause in causes]
+    change = one.drill.change
+    found = {"layer": change.layer, "name": change.name, "ordered": one.drill.ordered, "parts": parts}
+    return found | {"proven": bool(one.found and one.found.proven), "trials": one.trials}
 
 
 def _cause_text(result: Result, cause: Cause, number: int, count: int) -> str:

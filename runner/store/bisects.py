@@ -20,7 +20,8 @@ _LOG, _REQUEST = "log.jsonl", "request.json"
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One trial: the items that it took from the bad state, the run that it was, how it came out."""
+    """One trial: the items that it took from the bad state, the run that it was, how it came out. `drill` names the
+    change of which the items are parts; without it they are those of the whole bisect."""
 
     round: int
     items: tuple[int, ...]
@@ -31,6 +32,7 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     note: str = ""
     doing: str = ""
     seconds: float = 0.0
+    drill: str = ""
 
 
 class BisectFolder:

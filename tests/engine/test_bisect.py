@@ -306,3 +306,76 @@ def test_an_added_package_can_be_the_cause(python_workspace: Workspace, index: I
     good, bad = _packaged(python_workspace, index, code)
     found = bisected(python_workspace, good, bad)
     assert found["cause"] == [{"layer": "dependencies", "name": "only2", "bad": "1.0"}] and found["proven"]
+
+
+# --- into a cause ---------------------------------------------------------------------------------------------
+
+
+def test_the_code_is_taken_apart_by_commit(workspace: Workspace, shell_image: str) -> None:
+    """Seven commits, one of which turns it bad, and one that cannot run at all; requirements and such play no part."""
+    workspace.git("init", "-q")
+    workspace.write(".gitignore", ".replay\n")
+    job = Job(workspace, shell_image, "sh lib/main.sh >out.txt", ["out.txt"])
+    workspace.write("lib/main.sh", "echo 0.9\n")
+    workspace.jobs(t=job.fixed)
+    runs, commits = [], []
+    steps = ["echo 0.9 # 1", "echo 0.9 # 2", "echo 0.9 # 3", "syntax ( error", "echo 0.5 # 5", "echo 0.5 # 6"]
+    for number, step in enumerate(["echo 0.9", *steps]):
+        workspace.write("lib/main.sh", f"{step}\n")
+        workspace.write("notes.txt", f"{number}\n")
+        workspace.git("add", "-A")
+        workspace.git("commit", "-qm", f"step {number}")
+        commits.append(workspace.git("rev-parse", "HEAD"))
+        if number in (0, len(steps)):
+            runs.append(job.record({"N": str(number)}))
+            workspace.git("add", "-A")
+            workspace.git("commit", "-qm", "specs") if number == 0 else None
+    found = bisected(workspace, *runs)
+    assert names(found["cause"]) == ["code files"] and found["proven"]
+    (drill,) = found["drill"]
+    (parts,) = drill["parts"]
+    assert drill["ordered"] and drill["proven"]
+    # Between the last good and the first bad one lies the commit that cannot run.
+    assert [part.split(" ", 1)[1] for part in parts] == ["step 4", "step 5"]
+    assert parts[-1].startswith(commits[5][:12])
+    assert "first bad: " in workspace.replay("bisect", "show").out
+    assert bisected(workspace, *runs) == found
+
+
+def test_the_code_is_taken_apart_by_file_where_no_commits_hold_it(workspace: Workspace, shell_image: str) -> None:
+    job = Job(workspace, shell_image, "cat lib/*.txt >out.txt", ["out.txt"])
+    runs = []
+    for side in ("old", "new"):
+        for number in range(5):
+            workspace.write(f"lib/{number}.txt", "same\n" if number != 3 else f"{side}\n")
+            workspace.write(f"other/{number}.txt", f"{side}\n")
+        runs.append(job.record({}))
+    found = bisected(workspace, *runs)
+    assert names(found["cause"]) == ["code files"] and found["changes"] == 1
+    assert [drill["parts"] for drill in found["drill"]] == [[["lib/3.txt"]]]
+
+
+def test_a_data_folder_is_taken_apart_by_file(workspace: Workspace, shell_image: str) -> None:
+    workspace.git("init", "-q")
+    workspace.dvc("init")
+    job = Job(workspace, shell_image, "cat d/a/3.csv d/extra.csv >out.txt 2>/dev/null; true", ["out.txt"])
+    runs = []
+    for side in ("old", "new"):
+        for number in range(6):
+            workspace.write(f"d/a/{number}.csv", f"{side}\n")
+        workspace.dvc("add", "d")
+        runs.append(job.record({"SIDE": side}, data=["d"]))
+    found = bisected(workspace, *runs)
+    assert names(found["cause"]) == ["data d"] and found["proven"]
+    assert [drill["parts"] for drill in found["drill"]] == [[["a/3.csv"]]]
+    trial = workspace.replay("bisect", "log", "--json").json["lines"][-1]["run_id"]
+    assert workspace.replay("bisect", "replay", trial).code == 0
+
+
+def test_an_image_can_be_the_cause(workspace: Workspace, shell_image: str, own_image: Any) -> None:
+    """Two images of the same programs, told apart by a file in one of them."""
+    job = Job(workspace, shell_image, "if cat /own >out.txt; then :; else echo none >out.txt; fi", ["out.txt"])
+    good = job.record({"A": "1"})
+    bad = job.record({"A": "2"}, image=own_image.tag)
+    found = bisected(workspace, good, bad)
+    assert {one["layer"] for one in found["cause"]} == {"image"} and found["proven"]
