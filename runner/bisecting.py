@@ -27,8 +27,9 @@ from runner.bisect.priors import SET_BY_PEOPLE, imported, package_weight
 from runner.diff import Change
 from runner.drill import Drill, drill_of
 from runner.errors import InterruptedRunError, ReplayError, UnrebuildableError, UsageError
+from runner.history import Turn, turn
 from runner.hybrid import Between, Hybrid, between, is_package
-from runner.judge import Ends, Judge, Judged, Wanted, make_judge
+from runner.judge import Ends, Judge, Judged, RunProgram, Wanted, make_judge
 from runner.layers import access, code, host
 from runner.run import (
     Session,
@@ -65,6 +66,7 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     workers: int = 1
     seconds: float | None = None
     trials: int | None = None
+    history: bool = True
 
 
 class Setup(msgspec.Struct, frozen=True):
@@ -91,13 +93,15 @@ class Drilled(msgspec.Struct, frozen=True):
 
 class Result(msgspec.Struct, frozen=True):
     """Where a bisect stands. `found` is absent when it was cut off, or when an end does not reproduce, which
-    `unreproduced` says. `asked` is what comes next: of the search, or of a drill into a cause."""
+    `unreproduced` says. `asked` is what comes next, of the search or of a drill; `passed` counts the recorded runs
+    between those that were asked about."""
 
     id: str
     setup: Setup
     lines: tuple[Line, ...]
     seen: Mapping[Items, Tally]
     found: Found | None = None
+    passed: int = 0
     asked: Ask | None = None
     asked_of: Drill | None = None
     drilled: tuple[Drilled, ...] = ()
@@ -221,20 +225,28 @@ def _imported(workspace: Workspace, found: Between) -> set[str]:
 class Bisect:
     """One bisect: its folder in the store, and the way from what is known to what comes next."""
 
-    def __init__(self, workspace: Workspace, request: Request, run_program: Callable[..., int]) -> None:
+    def __init__(self, workspace: Workspace, request: Request, run_program: RunProgram) -> None:
         self.workspace = workspace
         self.request = request
         good, bad = workspace.find_run(request.good), workspace.find_run(request.bad)
-        self.setup = set_up(workspace, good, bad)
-        (good_spec, good_record), (bad_spec, bad_record) = _finished(good), _finished(bad)
-        rules = {**bad_spec.contract.outputs, **good_spec.contract.outputs}
-        ends = Ends(workspace.store, good, good_record, bad, bad_record, rules)
-        self.judge: Judge = make_judge(request.judge, ends, run_program)
-        key = [good_spec.run.id, bad_spec.run.id, request.judge]
+        self.judge = self.judge_of(good, bad, run_program)
+        self.turn = Turn(good, bad)
+        if request.history:
+            self.turn = turn(workspace, good, bad, self.judge)
+            if self.turn.between:
+                self.judge = self.judge_of(self.turn.good, self.turn.bad, run_program)
+        self.setup = set_up(workspace, self.turn.good, self.turn.bad)
+        key = [self.setup.good.id, self.setup.bad.id, request.judge]
         self.folder = BisectFolder(workspace.store, hex_of(digest_value(key))[:8])
         self.lines: list[Line] = self.folder.lines()
         self.drills: dict[tuple[str, str], Drill | None] = {}
         self.round = max((line.round for line in self.lines), default=0)
+
+    def judge_of(self, good: Run, bad: Run, run_program: RunProgram) -> Judge:
+        (good_spec, good_record), (bad_spec, bad_record) = _finished(good), _finished(bad)
+        rules = {**bad_spec.contract.outputs, **good_spec.contract.outputs}
+        ends = Ends(self.workspace.store, good, good_record, bad, bad_record, rules)
+        return make_judge(self.request.judge, ends, run_program)
 
     # --- what is known
 
@@ -250,7 +262,7 @@ class Bisect:
     def result(self) -> Result:
         """Where it stands, without running anything."""
         seen = self.seen()
-        made = Result(self.folder.id, self.setup, tuple(self.lines), seen)
+        made = Result(self.folder.id, self.setup, tuple(self.lines), seen, passed=self.turn.between)
         if why := self.unreproduced(seen):
             then, now = self.hosts(why)
             return msgspec.structs.replace(made, unreproduced=why, then=then, now=now)
@@ -321,7 +333,10 @@ class Bisect:
 
     def begin(self) -> None:
         """Judge the recorded runs: they are the first look at the ends."""
-        self.folder.write_request(msgspec.to_builtins(self.request))
+        kept = msgspec.structs.replace(
+            self.request, good=self.setup.good.id, bad=self.setup.bad.id, history=False, seconds=None, trials=None
+        )
+        self.folder.write_request(msgspec.to_builtins(kept))
         if self.lines:
             return
         self.folder.begin()
@@ -364,7 +379,8 @@ class Bisect:
                 self.launch(session, pool, flying, result)
                 done, _ = wait(flying, return_when=FIRST_COMPLETED)
                 for future in done:
-                    del flying[future]
+                    _, interrupts = flying.pop(future)
+                    interrupts.close()
                     if (line := future.result()) is not None:
                         self.note(line)
         except KeyboardInterrupt:

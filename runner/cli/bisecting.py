@@ -214,6 +214,8 @@ def _json(result: Result) -> dict[str, object]:
         "companions": _plain(result, main.companions) if main else [],
         "blocks": [_plain(result, part) for cause in causes for part in cause.parts if _is_block(result, part)],
         "changes": len(result.setup.between.changes),
+        "good": result.setup.good.id,
+        "bad": result.setup.bad.id,
     }
     if result.drilled:
         found["drill"] = [_drill_json(one) for one in result.drilled]
@@ -247,16 +249,24 @@ def _plain(result: Result, items: Items) -> list[dict[str, str]]:
 
 
 def _text(result: Result) -> str:
+    text = _history(result)
     if result.unreproduced:
-        return _unreproduced(result)
+        return text + _unreproduced(result)
     if result.found is None:
-        return _inconclusive(result)
+        return text + _inconclusive(result)
     causes = result.found.causes
-    text = "".join(_cause_text(result, cause, number, len(causes)) for number, cause in enumerate(causes, 1))
+    text += "".join(_cause_text(result, cause, number, len(causes)) for number, cause in enumerate(causes, 1))
     text += "".join(map(_drill_text, result.drilled))
     text += _counts(result)
     again = next((line.run_id for line in result.lines if frozenset(line.items) == causes[0].sufficient), "")
     return text + (f"again:  replay bisect replay {again}\n" if again else "")
+
+
+def _history(result: Result) -> str:
+    if not result.passed:
+        return ""
+    setup = result.setup
+    return f"history: of {result.passed} runs recorded between, the turn is {setup.good.id} … {setup.bad.id}\n"
 
 
 def _drill_text(one: Drilled) -> str:

@@ -379,3 +379,22 @@ def test_an_image_can_be_the_cause(workspace: Workspace, shell_image: str, own_i
     bad = job.record({"A": "2"}, image=own_image.tag)
     found = bisected(workspace, good, bad)
     assert {one["layer"] for one in found["cause"]} == {"image"} and found["proven"]
+
+
+# --- history --------------------------------------------------------------------------------------------------
+
+
+def test_recorded_runs_between_are_walked_first(workspace: Workspace, job: Callable[..., Job]) -> None:
+    """Each run changes one variable; only the pair at which it turned is taken apart, and the first proof is enough."""
+    made = job(score('[ "$V3" = 2 ]'))
+    env, runs = dict.fromkeys(NAMES, "1"), []
+    for name in NAMES:
+        runs.append(made.record(dict(env)))
+        env[name] = "2"
+    runs.append(made.record(env))
+    found = bisected(workspace, runs[0], runs[-1])
+    assert (found["good"], found["bad"]) == (runs[3], runs[4])
+    assert names(found["cause"]) == ["env V3"] and found["changes"] == 1 and found["trials"] == 0 and found["proven"]
+    shown = workspace.replay("bisect", runs[0], runs[-1])
+    assert shown.out.startswith(f"history: of 5 runs recorded between, the turn is {runs[3]} … {runs[4]}")
+    assert bisected(workspace, "resume") == found
