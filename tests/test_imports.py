@@ -44,6 +44,7 @@ ROOMS = [
     Room("profile", {"tables", "shown"}, "a profile is a pure function of one file, drift of two profiles"),
     Room("compare", {"shown", "tables", "state", "errors"}, "a verdict is a pure function of two sets of outputs"),
     Room("diff", {"state", "errors"}, "a difference is a pure function of two states"),
+    Room("bisect", {"diff", "state", "errors"}, "the search is a pure function of what was seen"),
     Room("functions", set(), "what changed in a source is read from its text alone"),
     Room("diagnose", {"diff", "state", "errors"}, "a diagnosis is a pure function of what was found"),
     Room("store", {"state", "errors"}, "keeping things needs no engine, git, DVC or index"),

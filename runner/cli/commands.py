@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-NAMES = frozenset("run replay diff ls show logs outputs rm gc fsck init doctor".split())
+NAMES = frozenset("run replay diff bisect ls show logs outputs rm gc fsck init doctor".split())
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 StoreOption = Annotated[
@@ -27,7 +27,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No messages and no o
 def register(app: typer.Typer) -> None:
     """Put every command on the app, in the order in which the help lists them."""
     app.callback(invoke_without_command=True)(_top)
-    for command in (run, replay, diff, ls, show, logs, outputs, rm, gc, fsck, init, doctor):
+    for command in (run, replay, diff, bisect, ls, show, logs, outputs, rm, gc, fsck, init, doctor):
         app.command()(command)
 
 
@@ -129,6 +129,34 @@ def diff(
     from runner.cli import looking
 
     return looking.diff(a, b, store, as_json)
+
+
+def bisect(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="GOOD BAD | log | show | resume | replay TRIAL", help="Two runs, or one of these."),
+    ],
+    judge: Annotated[
+        str | None, typer.Option(help="A command that looks at a run's outputs: exit 0 good, 1-124 bad, 125 unknown.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="Judge by FILE:KEY of a JSON output, with --good.")] = None,
+    good: Annotated[str | None, typer.Option(help="With --metric: when it is good, like '>= 0.9'.")] = None,
+    output: Annotated[str | None, typer.Option(help="Judge by this output alone.")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=64, help="So many trials at once.")] = 1,
+    budget: Annotated[str | None, typer.Option(help="Stop after so many trials, or a time like 30m.")] = None,
+    quiet: Quiet = False,
+    store: StoreOption = None,
+    as_json: Json = False,
+) -> int:
+    """Find the smallest change that turns good into bad, and prove it.
+
+    `log`, `show` and `resume` take the last bisect, or the one whose id they are given; `replay` takes a trial. Exits 0
+    when the cause is proven, 1 when it is not.
+    """
+    from runner.cli import bisecting
+
+    asked = bisecting.Asked(judge, metric, good, output, jobs, budget)
+    return bisecting.bisect(words, asked, quiet=quiet, store=store, as_json=as_json)
 
 
 def ls(

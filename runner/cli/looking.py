@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     from runner.store.index import Row
 
 
+TRIAL = "bisect"
+
+
 class Filter(msgspec.Struct, frozen=True):
+    """Trials of a bisect are shown where their label is asked for."""
+
     job: str | None = None
     label: str | None = None
     status: str | None = None
@@ -39,7 +44,7 @@ class Filter(msgspec.Struct, frozen=True):
     def fits(self, row: Row) -> bool:
         return (
             (self.job is None or row.job == self.job)
-            and (self.label is None or self.label in row.labels)
+            and (TRIAL not in row.labels if self.label is None else self.label in row.labels)
             and (self.status is None or self.status in (row.outcome, row.verdict))
             and (
                 self.state is None

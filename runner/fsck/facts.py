@@ -37,7 +37,7 @@ SMALL: dict[str, FileKind] = {
     "cache/profiles": "profile",
 }
 _KNOWN = frozenset(
-    "blobs runs images locks cache scratch tmp key store.json .gitignore gc.lock turnstile.lock "
+    "blobs runs bisects images locks cache scratch tmp key store.json .gitignore gc.lock turnstile.lock "
     "index.sqlite index.sqlite-journal index.sqlite-wal index.sqlite-shm".split()
 )
 _KNOWN_CACHE = frozenset(

@@ -212,7 +212,7 @@ def _keep(store: Store, objects: str, tracked: dvc.Tracked, entry: dvc.Entry, in
 def _version_of(store: Store, files: tuple[DataFile, ...]) -> Version:
     if len(files) == 1 and files[0].path == "":
         return Version(files[0].sha256, files[0].size)
-    digest = store.blobs.put_bytes(_MARK + msgspec.json.encode(files) + b"}")
+    digest = store.blobs.put_bytes(listing(files))
     return Version(digest, sum(file.size for file in files), len(files))
 
 
@@ -250,6 +250,11 @@ def files_of(store: Store, digest: Digest) -> tuple[DataFile, ...] | None:
         return msgspec.json.decode(listing[len(_MARK) : -1], type=tuple[DataFile, ...])
     except MALFORMED as error:
         raise TamperedError(f"blob {digest} is not a listing of data files", str(error)) from error
+
+
+def listing(files: Sequence[DataFile]) -> bytes:
+    """What is kept of a folder, as the blob whose digest is the folder's."""
+    return _MARK + msgspec.json.encode(files) + b"}"
 
 
 def _is_listing(store: Store, digest: Digest) -> bool:

@@ -3,6 +3,7 @@
     store.json   format and identity         blobs/     bytes by digest (the truth)
     key          secret of fingerprints      runs/      a folder a run: spec, record, logs
     images/      archived images, by layers  locks/     resolved dependencies
+    bisects/     what was tried, and how it came out
     cache/       trees, environments, views, probes: may be deleted at any moment
     scratch/     workspaces of running jobs  tmp/       files on their way to a name
 
@@ -31,7 +32,7 @@ from runner.store.files import FileLock, locked, write_atomic
 
 STORE_FORMAT = 1
 STORE_NAME = ".replay"
-FOLDERS = ("blobs", "runs", "images", "locks", "cache", "scratch", "tmp")
+FOLDERS = ("blobs", "runs", "bisects", "images", "locks", "cache", "scratch", "tmp")
 SET_APART = "damaged-"
 """How the names in `tmp/` begin that only `gc` removes: what `fsck --repair` set apart."""
 
@@ -74,6 +75,7 @@ class Store:
         self.id = info.id
         self.blobs = Blobs(folder / "blobs", folder / "tmp")
         self.runs = folder / "runs"
+        self.bisects = folder / "bisects"
         self.images = folder / "images"
         self.locks = folder / "locks"
         self.cache = folder / "cache"

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -62,6 +63,32 @@ def content(folder: Path, commit: str, path: str) -> bytes | None:
     """What a file below `folder` held in a commit; None when git does not have it."""
     done = _git(folder, "cat-file", "blob", f"{commit}:./{path}")
     return done.stdout if done.returncode == 0 else None
+
+
+def first_parents(folder: Path, first: str, last: str) -> list[str]:
+    """The commits after `first` up to `last`, each the first parent of the next; none when they do not start there."""
+    listed = (_ask(folder, "rev-list", "--first-parent", "--reverse", f"{first}..{last}") or "").split()
+    is_parent = listed and _ask(folder, "rev-parse", f"{listed[0]}^") == first
+    return listed if is_parent else []
+
+
+def subject(folder: Path, commit: str) -> str:
+    return _ask(folder, "log", "-1", "--format=%s", commit) or ""
+
+
+def resolve(folder: Path, revision: str) -> str | None:
+    """The commit that a revision names; None when git knows none."""
+    return _ask(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+
+
+def check_out(folder: Path, commit: str, target: Path) -> None:
+    """Write what `folder` held in a commit below `target`, with an index of its own: the work tree is not touched."""
+    prefix = _prefix(folder) or ""
+    with tempfile.TemporaryDirectory(prefix="replay-index-") as place:
+        own = {"GIT_INDEX_FILE": f"{place}/index"}
+        _run(folder, "read-tree", f"{commit}:{prefix}" if prefix else commit, settings=own)
+        top = (_ask(folder, "rev-parse", "--show-toplevel") or "") if prefix else str(folder)
+        _run(Path(top), "checkout-index", "--all", f"--prefix={target}/", settings=own)
 
 
 def without_credentials(text: str) -> str:

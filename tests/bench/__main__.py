@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from tests.bench import (
+    bisect_table,
     harness,
     peers,
     rows_cli,
@@ -36,6 +37,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     given = parser.parse_args()
     harness.measure_all(_chosen(parser, given.rows), given.json)
+    if not given.rows:
+        bisect_table.print_table()
 
 
 def _chosen(parser: argparse.ArgumentParser, names: list[str]) -> list[harness.Row]:

@@ -1,0 +1,549 @@
+"""Bisecting: the changes between two runs, tried on the engine as the search asks, until the cause is proven.
+
+    between two runs → changes, what must go with what → search ⇄ trials → cause
+
+A trial is an ordinary run of a hybrid state, labelled `bisect` and kept in the store alone: it can be shown, compared
+and replayed like any other. All that a bisect knows is its log, a line for each trial; whatever ends it, the next
+command goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from typing import Any
+
+import msgspec
+
+from runner import __version__
+from runner.bisect import Ask, Found, Outcome, Problem, Tally, ask
+from runner.bisect.implications import Blocks, PackageChange, PythonChange, Release, blocks, needs
+from runner.bisect.model import Items
+from runner.bisect.priors import SET_BY_PEOPLE, imported, package_weight
+from runner.diff import Change
+from runner.drill import Drill, drill_of
+from runner.errors import InterruptedRunError, ReplayError, UnrebuildableError, UsageError
+from runner.history import Turn, turn
+from runner.hybrid import Between, Hybrid, between, is_package
+from runner.judge import Ends, Judge, Judged, RunProgram, Wanted, make_judge
+from runner.layers import access, code, host
+from runner.run import (
+    Session,
+    collect_outputs,
+    ending,
+    make_plan,
+    now_text,
+    rebuild_for,
+    record_of,
+    refuse_if_interrupted,
+    run_rebuilt,
+    starting,
+    sweep,
+)
+from runner.state.digest import Digest, digest_value, hex_of
+from runner.state.record import Record
+from runner.state.spec import HostSeen, RunInfo, StateSpec, ToolInfo, Wheel, state_digest
+from runner.store.bisects import BisectFolder, Line
+from runner.store.runs import Run, new_run_id
+from runner.tools.interrupts import Interrupts
+from runner.workspace import Workspace
+
+LABEL = "bisect"
+LOOKS = 3
+"""How often each end is looked at, the recorded run included, before anything is tried."""
+
+
+class Request(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is asked for; `seconds` and `trials` are a budget."""
+
+    good: str
+    bad: str
+    judge: Wanted = Wanted()
+    workers: int = 1
+    seconds: float | None = None
+    trials: int | None = None
+    history: bool = True
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """All that follows from the two runs alone. Items of the problem are blocks of changes."""
+
+    good: Run
+    bad: Run
+    between: Between
+    blocks: Blocks
+    problem: Problem
+
+    def changes_of(self, items: Items) -> list[Change]:
+        taken = sorted(frozenset[int]().union(*(self.blocks.members[item] for item in items)))
+        return [self.between.changes[number] for number in taken]
+
+
+class Drilled(msgspec.Struct, frozen=True):
+    """What of a cause's parts was found to be it; `found` is absent when that was cut off."""
+
+    drill: Drill
+    found: Found | None
+    trials: int
+
+
+class Result(msgspec.Struct, frozen=True):
+    """Where a bisect stands. `found` is absent when it was cut off, or when an end does not reproduce, which
+    `unreproduced` says. `asked` is what comes next, of the search or of a drill; `passed` counts the recorded runs
+    between those that were asked about."""
+
+    id: str
+    setup: Setup
+    lines: tuple[Line, ...]
+    seen: Mapping[Items, Tally]
+    found: Found | None = None
+    passed: int = 0
+    asked: Ask | None = None
+    asked_of: Drill | None = None
+    drilled: tuple[Drilled, ...] = ()
+    unreproduced: str = ""
+    then: HostSeen = HostSeen()
+    now: HostSeen = HostSeen()
+
+    @property
+    def everything(self) -> Items:
+        return self.setup.problem.everything
+
+    def is_end(self, line: Line) -> bool:
+        return not line.drill and (not line.items or len(line.items) == len(self.everything))
+
+    @property
+    def trials(self) -> list[Line]:
+        """Without the looks at the ends, and without those of drills, which are counted there."""
+        return [line for line in self.lines if not line.drill and not self.is_end(line)]
+
+    @property
+    def rounds(self) -> int:
+        return len({line.round for line in self.trials})
+
+
+# --- what follows from the two runs --------------------------------------------------------------------------
+
+
+def set_up(workspace: Workspace, good: Run, bad: Run) -> Setup:
+    """Raises `UsageError` when there is nothing to take apart."""
+    (a, _), (b, _) = _finished(good), _finished(bad)
+    found = between(a, b)
+    if not found.changes:
+        raise UsageError(
+            f"{good.id} and {bad.id} ran the same state",
+            "nothing that is recorded differs, so the cause is outside of it, or chance",
+            f"`replay diff {good.id} {bad.id}` compares the hosts; `replay {bad.id} --times 5` shows chance",
+        )
+    packages = [item for item, change in enumerate(found.changes) if is_package(change)]
+    declared = _package_changes(workspace, found, packages)
+    made = blocks(len(found.changes), needs(declared, _python(found)), found.together)
+    weights = _weights(workspace, found)
+    block_weights = tuple(max(weights[item] for item in members) for members in made.members)
+    seed = int(hex_of(digest_value([a.digest, b.digest]))[:8], 16)
+    return Setup(good, bad, found, made, Problem(made.needs, block_weights, seed))
+
+
+def _finished(run: Run) -> tuple[StateSpec, Record]:
+    spec, record = run.spec_and_record()
+    if record is None or record.outcome.ending == "interrupted":
+        raise UsageError(f"{run.id} was never finished", "so there is nothing to compare trials with")
+    return spec, record
+
+
+def _package_changes(workspace: Workspace, found: Between, packages: Sequence[int]) -> list[PackageChange]:
+    sides = [{wheel.name: wheel for wheel in one.state.dependencies.locked or ()} for one in (found.good, found.bad)]
+    listed = []
+    for item in packages:
+        name = found.changes[item].name
+        old, new = (_release(workspace, side[name]) if name in side else None for side in sides)
+        listed.append(PackageChange(item, name, old, new))
+    return listed
+
+
+def _release(workspace: Workspace, wheel: Wheel) -> Release:
+    from runner.environment.declared import read_declared
+
+    digest = Digest(wheel.sha256)
+    if not workspace.store.blobs.has(digest):
+        raise UnrebuildableError(
+            f"the wheel {wheel.wheel} cannot be had again",
+            "the store has no copy, and what it declares decides what can be tried",
+            "`replay fsck --repair` gets back what an index still has",
+        )
+    declared = read_declared(workspace.store.blobs.path(digest), wheel.wheel)
+    return Release(wheel.version, declared.requires, declared.requires_python)
+
+
+def _python(found: Between) -> PythonChange:
+    old, new = (one.state.dependencies.python or "3" for one in (found.good, found.bad))
+    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(found.good.state.image.platform.split("/")[1], "x86_64")
+    places = [item for item, change in enumerate(found.changes) if (change.layer, change.name) == _PYTHON]
+    return PythonChange(old, new, machine, places[0] if places else None)
+
+
+_PYTHON = ("dependencies", "python")
+
+
+def _weights(workspace: Workspace, found: Between) -> list[float]:
+    names = _imported(workspace, found)
+    return [_weight(workspace, found, change, names) for change in found.changes]
+
+
+def _weight(workspace: Workspace, found: Between, change: Change, names: set[str]) -> float:
+    if not is_package(change):
+        return SET_BY_PEOPLE
+    locked = found.bad.state.dependencies.locked or ()
+    wheel = next((one for one in locked if one.name == change.name), None)
+    return package_weight(change.a, change.b, is_imported=wheel is not None and _brings(workspace, wheel, names))
+
+
+def _brings(workspace: Workspace, wheel: Wheel, names: set[str]) -> bool:
+    from runner.environment.declared import read_declared
+
+    return not names.isdisjoint(read_declared(workspace.store.blobs.path(Digest(wheel.sha256)), wheel.wheel).modules)
+
+
+def _imported(workspace: Workspace, found: Between) -> set[str]:
+    """What the job's own Python files, or its command, import."""
+    names = imported("\n".join(found.bad.state.command).encode())
+    blobs = workspace.store.blobs
+    if blobs.has(Digest(found.bad.state.code)):
+        for file in code.files_of(workspace.store, Digest(found.bad.state.code)):
+            if file.path.endswith(".py") and blobs.has(Digest(file.sha256)):
+                names |= imported(blobs.read(Digest(file.sha256)))
+    return names
+
+
+# --- the search on the engine ---------------------------------------------------------------------------------
+
+
+class Bisect:
+    """One bisect: its folder in the store, and the way from what is known to what comes next."""
+
+    def __init__(self, workspace: Workspace, request: Request, run_program: RunProgram) -> None:
+        self.workspace = workspace
+        self.request = request
+        good, bad = workspace.find_run(request.good), workspace.find_run(request.bad)
+        self.judge = self.judge_of(good, bad, run_program)
+        self.turn = Turn(good, bad)
+        if request.history:
+            self.turn = turn(workspace, good, bad, self.judge)
+            if self.turn.between:
+                self.judge = self.judge_of(self.turn.good, self.turn.bad, run_program)
+        self.setup = set_up(workspace, self.turn.good, self.turn.bad)
+        key = [self.setup.good.id, self.setup.bad.id, request.judge]
+        self.folder = BisectFolder(workspace.store, hex_of(digest_value(key))[:8])
+        self.lines: list[Line] = self.folder.lines()
+        self.drills: dict[tuple[str, str], Drill | None] = {}
+        self.round = max((line.round for line in self.lines), default=0)
+
+    def judge_of(self, good: Run, bad: Run, run_program: RunProgram) -> Judge:
+        (good_spec, good_record), (bad_spec, bad_record) = _finished(good), _finished(bad)
+        rules = {**bad_spec.contract.outputs, **good_spec.contract.outputs}
+        ends = Ends(self.workspace.store, good, good_record, bad, bad_record, rules)
+        return make_judge(self.request.judge, ends, run_program)
+
+    # --- what is known
+
+    def seen(self, drill: str = "") -> dict[Items, Tally]:
+        found: dict[Items, Tally] = {}
+        for line in self.lines:
+            if line.drill != drill:
+                continue
+            items = frozenset(line.items)
+            found[items] = found.get(items, Tally()).add(Outcome(line.outcome))
+        return found
+
+    def result(self) -> Result:
+        """Where it stands, without running anything."""
+        seen = self.seen()
+        made = Result(self.folder.id, self.setup, tuple(self.lines), seen, passed=self.turn.between)
+        if why := self.unreproduced(seen):
+            then, now = self.hosts(why)
+            return msgspec.structs.replace(made, unreproduced=why, then=then, now=now)
+        asked = self.next(seen)
+        if isinstance(asked, Ask):
+            return msgspec.structs.replace(made, asked=asked)
+        made = msgspec.structs.replace(made, found=asked)
+        return self.drilled(made, asked) if asked.proven else made
+
+    def drilled(self, made: Result, found: Found) -> Result:
+        """As far as the causes have been taken apart further."""
+        done: list[Drilled] = []
+        for drill in self.drills_of(found):
+            inner = ask(drill.problem, self.drill_seen(drill), self.request.workers)
+            trials = sum(line.drill == drill.key for line in self.lines)
+            if isinstance(inner, Ask):
+                done.append(Drilled(drill, None, trials))
+                return msgspec.structs.replace(made, drilled=tuple(done), asked=inner, asked_of=drill)
+            done.append(Drilled(drill, inner, trials))
+        return msgspec.structs.replace(made, drilled=tuple(done))
+
+    def drills_of(self, found: Found) -> list[Drill]:
+        """Into each part of a lone cause; beside independent ones the bad state stays bad."""
+        if len(found.causes) != 1:
+            return []
+        for part in found.causes[0].parts:
+            for change in self.setup.changes_of(part):
+                if len(part) == 1 and (change.layer, change.name) not in self.drills:
+                    self.drills[change.layer, change.name] = drill_of(self.workspace, self.setup.between, change)
+        parts = [self.setup.changes_of(part) for part in found.causes[0].parts]
+        known = [self.drills.get((change.layer, change.name)) for changes in parts for change in changes]
+        return [drill for drill in known if drill]
+
+    def drill_seen(self, drill: Drill) -> dict[Items, Tally]:
+        """With the ends, which the proof has shown: bad, and bad without the change."""
+        whole = frozenset(range(len(drill.names)))
+        return {frozenset(): Tally(good=1), whole: Tally(bad=1)} | self.seen(drill.key)
+
+    def unreproduced(self, seen: Mapping[Items, Tally]) -> str:
+        """Which end does not come out as it was recorded: `bad`, `good` or none."""
+        good, bad = (seen.get(end, Tally()) for end in self.ends)
+        if bad.runs >= LOOKS and bad.bad < 2:
+            return "bad"
+        return "good" if good.runs >= LOOKS and good.good < 2 else ""
+
+    def hosts(self, which: str) -> tuple[HostSeen, HostSeen]:
+        """The machine of a recorded end, and that of its last rerun."""
+        end = self.ends[which == "bad"]
+        recorded = self.setup.between.bad if which == "bad" else self.setup.between.good
+        last = [line.run_id for line in self.lines if frozenset(line.items) == end][-1]
+        rerun = Run(self.workspace.store, last, None)
+        return recorded.observed.host, rerun.spec().observed.host if rerun.has_spec() else recorded.observed.host
+
+    @property
+    def ends(self) -> tuple[Items, Items]:
+        return frozenset(), self.setup.problem.everything
+
+    def next(self, seen: Mapping[Items, Tally]) -> Ask | Found:
+        """First the ends, the bad one before the good: if it does not reproduce, nothing else is of use."""
+        workers = self.request.workers
+        for end in reversed(self.ends):
+            missing = LOOKS - seen.get(end, Tally()).runs
+            if missing > 0:
+                return Ask((end,) * min(missing, workers), {}, doing="look at the ends", shifting=True)
+        return ask(self.setup.problem, seen, workers)
+
+    # --- doing it
+
+    def begin(self) -> None:
+        """Judge the recorded runs: they are the first look at the ends."""
+        kept = msgspec.structs.replace(
+            self.request, good=self.setup.good.id, bad=self.setup.bad.id, history=False, seconds=None, trials=None
+        )
+        self.folder.write_request(msgspec.to_builtins(kept))
+        if self.lines:
+            return
+        self.folder.begin()
+        for run, items, wanted in (
+            (self.setup.good, self.ends[0], Outcome.GOOD),
+            (self.setup.bad, self.ends[1], Outcome.BAD),
+        ):
+            spec, record = _finished(run)
+            judged = self.judge(run, record)
+            if judged.outcome is not wanted:
+                raise UsageError(
+                    f"{run.id} was called {wanted}, and the judge finds it {judged.outcome}",
+                    judged.shown,
+                    "swap the two runs, or judge by something in which they differ",
+                )
+            self.note(
+                Line(0, tuple(sorted(items)), run.id, spec.digest, judged.outcome, judged.shown, doing="recorded")
+            )
+
+    def note(self, line: Line) -> None:
+        self.folder.append(line)
+        self.lines.append(line)
+
+    def go(self, session: Session, tell: Callable[[Result], None], executor: Executor | None = None) -> Result:
+        """Run what the search asks until it is done or the budget is spent.
+
+        Raises `InterruptedRunError` and what rebuilding an end raises; what was learnt until then is kept.
+        """
+        deadline = time.monotonic() + self.request.seconds if self.request.seconds is not None else None
+        flying: dict[Future[Line | None], tuple[Items, Interrupts]] = {}
+        pool = executor or ThreadPoolExecutor(self.request.workers)
+        sweep(session)
+        try:
+            while True:
+                result = self.result()
+                tell(result)
+                if result.asked is None or self.is_spent(result, deadline):
+                    return result
+                self.cancel(flying, result.asked)
+                self.launch(session, pool, flying, result)
+                done, _ = wait(flying, return_when=FIRST_COMPLETED)
+                for future in done:
+                    _, interrupts = flying.pop(future)
+                    interrupts.close()
+                    if (line := future.result()) is not None:
+                        self.note(line)
+        except KeyboardInterrupt:
+            raise InterruptedRunError(
+                "interrupted", f"{len(self.lines)} trials are kept", "`replay bisect resume` goes on"
+            ) from None
+        finally:
+            self.stop(flying)
+            if executor is None:
+                pool.shutdown()
+
+    def is_spent(self, result: Result, deadline: float | None) -> bool:
+        most = self.request.trials
+        return (most is not None and len(result.trials) >= most) or (
+            deadline is not None and time.monotonic() >= deadline
+        )
+
+    def launch(
+        self, session: Session, pool: Executor, flying: dict[Any, tuple[Items, Interrupts]], result: Result
+    ) -> None:
+        asked, drill = result.asked, result.asked_of
+        assert asked
+        waiting = [items for items, _ in flying.values()]
+        if not flying:
+            self.round += 1
+        for trial in asked.trials:
+            if trial in waiting:
+                waiting.remove(trial)
+            elif len(flying) < self.request.workers:
+                interrupts = Interrupts()
+                own = msgspec.structs.replace(session, interrupts=interrupts, echo=None)
+                future = pool.submit(self.try_out, own, drill, trial, asked.doing, self.round)
+                flying[future] = (trial, interrupts)
+
+    @staticmethod
+    def cancel(flying: Mapping[Any, tuple[Items, Interrupts]], asked: Ask) -> None:
+        """What is asked no more no longer matters."""
+        for trial, interrupts in flying.values():
+            if not asked.shifting and trial not in asked.trials:
+                interrupts.request()
+
+    @staticmethod
+    def stop(flying: Mapping[Any, tuple[Items, Interrupts]]) -> None:
+        for _, interrupts in flying.values():
+            interrupts.request()
+        wait(flying)
+
+    def try_out(self, session: Session, drill: Drill | None, trial: Items, doing: str, number: int) -> Line | None:
+        """One trial; None when it was cancelled."""
+        started = time.monotonic()
+        is_end = drill is None and trial in self.ends
+        try:
+            spec = self.spec_of(session, drill, trial)
+        except UsageError as error:  # what a drill puts together may not go together
+            return self.line(number, drill, trial, "", "", Judged(Outcome.UNRESOLVED, error.what), doing, started)
+        run = Run(self.workspace.store, spec.run.id, None)
+        try:
+            if not is_end and (known := self.known(spec)):
+                run, record = known
+            else:
+                record = run_trial(session, run, spec)
+            judged = self.judge(run, record)
+        except InterruptedRunError:
+            return None
+        except (UnrebuildableError, UsageError) as error:
+            if is_end or run.folder.exists():
+                raise
+            judged = Judged(Outcome.UNRESOLVED, error.what)
+        return self.line(number, drill, trial, run.id if run.has_spec() else "", spec.digest, judged, doing, started)
+
+    @staticmethod
+    def line(
+        number: int,
+        drill: Drill | None,
+        trial: Items,
+        run_id: str,
+        digest: str,
+        judged: Judged,
+        doing: str,
+        started: float,
+    ) -> Line:
+        seconds = round(time.monotonic() - started, 3)
+        items, of = tuple(sorted(trial)), drill.key if drill else ""
+        return Line(number, items, run_id, digest, judged.outcome, judged.shown, judged.note, doing, seconds, of)
+
+    def spec_of(self, session: Session, drill: Drill | None, trial: Items) -> StateSpec:
+        """The spec of a hybrid, its files in the store."""
+        made = self.hybrid(self.ends[1] if drill else trial)
+        made = drill.replaced(made, trial) if drill else made
+        for content in made.files:
+            self.workspace.store.blobs.put_bytes(content)
+        good, bad = self.setup.between.good, self.setup.between.bad
+        now = datetime.datetime.now(datetime.UTC)
+        run = RunInfo(
+            id=new_run_id(good.run.job, now),
+            job=good.run.job,
+            created=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            tool=ToolInfo(version=__version__),
+            labels=(LABEL,),
+        )
+        rules = {**bad.contract.outputs, **good.contract.outputs}
+        observed = msgspec.structs.replace(made.observed, host=host.observe(session.engine.version()))
+        contract = msgspec.structs.replace(good.contract, outputs=rules)
+        return StateSpec(
+            run=run, state=made.state, observed=observed, contract=contract, digest=state_digest(made.state)
+        )
+
+    def hybrid(self, trial: Items) -> Hybrid:
+        return self.setup.between.hybrid(frozenset().union(*(self.setup.blocks.members[item] for item in trial)))
+
+    def known(self, spec: StateSpec) -> tuple[Run, Record] | None:
+        """A trial of that very state that another bisect made; each counts once."""
+        used = {line.run_id for line in self.lines}
+        for run_id in self.trial_runs().get(spec.digest, ()):
+            if run_id not in used:
+                run = Run(self.workspace.store, run_id, None)
+                with contextlib.suppress(ReplayError):
+                    other, record = run.spec_and_record()
+                    if record and other.contract.outputs == spec.contract.outputs:
+                        return run, record
+        return None
+
+    def trial_runs(self) -> Mapping[str, Sequence[str]]:
+        from runner.store.index import rows
+
+        found: dict[str, list[str]] = {}
+        for row in rows(self.workspace.store.folder / "index.sqlite", self.workspace.run_ids(), self.workspace.run):
+            if LABEL in row.labels and row.outcome in ("ok", "failed"):
+                found.setdefault(row.state_digest, []).append(row.run_id)
+        return found
+
+
+def run_trial(session: Session, run: Run, spec: StateSpec) -> Record:
+    """Rebuild a hybrid, run it, record it. Raises `InterruptedRunError` when it was cancelled."""
+    store = session.workspace.store
+    seen = spec.observed.access.secrets
+    references = {name: seen[name].source for name in spec.state.secrets}
+    secrets = access.read_secrets(references, session.workspace.root, os.environ)
+    with store.adding():
+        run.begin()
+        with starting(run):
+            refuse_if_interrupted(session)
+            spec_bytes = run.write_spec(spec)
+            rebuilt = rebuild_for(session, make_plan(session, spec), run)
+            refuse_if_interrupted(session)
+    with _ending_trial(run):
+        started = now_text()
+        finished = run_rebuilt(session, run, spec, rebuilt, secrets)
+        if finished.outcome.ending == "interrupted":
+            raise InterruptedRunError("interrupted", f"trial {run.id} no longer mattered")
+        with store.adding():
+            executed = collect_outputs(session, run, spec, rebuilt, finished, secrets)
+            record = record_of(spec, spec_bytes, started, executed)
+            run.write_record(record)
+    return record
+
+
+@contextlib.contextmanager
+def _ending_trial(run: Run) -> Iterator[None]:
+    """A trial that was cut off is of no use to anybody."""
+    try:
+        with ending(run):
+            yield
+    except BaseException:
+        run.forget()
+        raise

@@ -1,0 +1,235 @@
+"""Hybrids: states between two states. Pure.
+
+The changes are those that `diff` names. Each is carried from the bad state to the good one alone, but for those that
+are one thing: all of the image, with its Python; a whole parameter file that cannot be taken apart.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from runner.diff import Change, state_changes
+from runner.state.digest import digest_bytes
+from runner.state.spec import Access, Dependencies, Observed, Params, State, StateSpec, Wheel
+from runner.state.yaml_writer import write_yaml
+
+Key = tuple[str, str]
+"""Layer and name of a change."""
+
+IMAGE: Key = ("image", "image")
+_WITH_IMAGE = ("python", "interpreter")
+_OWN_FIELDS = ("system_packages", "project")
+_PARTED = (".json", ".yaml", ".yml")
+
+
+class Hybrid(msgspec.Struct, frozen=True):
+    """A state, what is observed of its parts, and files that it names and no store has yet."""
+
+    state: State
+    observed: Observed
+    files: tuple[bytes, ...] = ()
+
+
+class Between(msgspec.Struct, frozen=True):
+    """What lies between two specs: the changes, and sets of them that are one thing."""
+
+    good: StateSpec
+    bad: StateSpec
+    changes: tuple[Change, ...]
+    together: tuple[frozenset[int], ...]
+
+    def hybrid(self, taken: Collection[int]) -> Hybrid:
+        """The good state with these changes made to it."""
+        if not taken:
+            return Hybrid(self.good.state, self.good.observed)
+        if len(taken) == len(self.changes):
+            return Hybrid(self.bad.state, self.bad.observed)
+        return _hybrid(self.good, self.bad, {key_of(self.changes[item]) for item in taken})
+
+
+def between(good: StateSpec, bad: StateSpec) -> Between:
+    """The code is one change here; it is taken apart by other means."""
+    found = list(state_changes(good.state, bad.state, None, None, good.observed, bad.observed))
+    return Between(good, bad, tuple(found), tuple(_together(good.state, bad.state, found)))
+
+
+def key_of(change: Change) -> Key:
+    return change.layer, change.name
+
+
+def is_package(change: Change) -> bool:
+    return change.layer == "dependencies" and change.name not in (*_WITH_IMAGE, *_OWN_FIELDS, "locked")
+
+
+def _together(good: State, bad: State, changes: Sequence[Change]) -> Iterator[frozenset[int]]:
+    places = {key_of(change): item for item, change in enumerate(changes)}
+    yield frozenset(item for key, item in places.items() if _is_of_image(key))
+    packages = {change.name: item for item, change in enumerate(changes) if is_package(change)}
+    if ("dependencies", "locked") in places:
+        yield frozenset({places["dependencies", "locked"], *packages.values()})
+    if good.dependencies.python != bad.dependencies.python:
+        bound = {packages[name] for name in _bound_to_python(good, bad) if name in packages}
+        yield frozenset({places["dependencies", "python"]} | bound)
+    own = {name: item for (layer, name), item in places.items() if layer == "params"}
+    if own and not _can_be_parted(good.params, bad.params):
+        yield frozenset(own.values())
+    elif own:
+        yield from _nested(good.params, bad.params, own)
+
+
+def _is_of_image(key: Key) -> bool:
+    return key[0] == "image" or (key[0] == "dependencies" and key[1] in _WITH_IMAGE)
+
+
+def _bound_to_python(good: State, bad: State) -> set[str]:
+    """Packages of which a wheel fits one Python only, so that the two go together."""
+    return {
+        wheel.name
+        for state in (good, bad)
+        for wheel in state.dependencies.locked or ()
+        if not fits_any_python(wheel.wheel)
+    }
+
+
+def fits_any_python(wheel: str) -> bool:
+    """Whether a wheel of that name is for every Python 3, as far as its tags say."""
+    python, abi = wheel.removesuffix(".whl").split("-")[-3:-1]
+    return abi == "abi3" or (abi == "none" and "py3" in python.split("."))
+
+
+def _can_be_parted(good: Params | None, bad: Params | None) -> bool:
+    if good is None or bad is None or good.file != bad.file:
+        return False
+    return good.file is None or (good.values != bad.values and good.file.lower().endswith(_PARTED))
+
+
+def _nested(good: Params | None, bad: Params | None, own: Mapping[str, int]) -> Iterator[frozenset[int]]:
+    """A value on one side and a mapping in its place on the other."""
+    assert good and bad
+    paths = {name: path for side in (good, bad) for name, (path, _) in leaves(side.values).items()}
+    for name, item in own.items():
+        inner = {own[other] for other in own if paths[other][: len(paths[name])] == paths[name]}
+        if len(inner) > 1:
+            yield frozenset(inner | {item})
+
+
+def leaves(values: Mapping[str, Any], name: str = "", path: tuple[str, ...] = ()) -> dict[str, tuple[Any, Any]]:
+    """Each value by the name that a difference gives it, with its path."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key, value in values.items():
+        shown = name + (f'"{key}"' if "." in key or '"' in key or not key else key)
+        if isinstance(value, Mapping) and value:
+            found |= leaves(value, f"{shown}.", (*path, key))
+        else:
+            found[shown] = ((*path, key), value)
+    return found
+
+
+# --- putting together ---------------------------------------------------------------------------------------
+
+
+def _hybrid(good: StateSpec, bad: StateSpec, taken: set[Key]) -> Hybrid:
+    a, b = good.state, bad.state
+
+    def chosen(layer: str, name: str) -> StateSpec:
+        return bad if (layer, name) in taken else good
+
+    image = bad if any(map(_is_of_image, taken)) else good
+    code = chosen("code", "files")
+    params, files = _params(a.params, b.params, {name for layer, name in taken if layer == "params"})
+    state = State(
+        command=chosen("code", "command").state.command,
+        code=code.state.code,
+        params=params,
+        image=image.state.image,
+        dependencies=_dependencies(a.dependencies, b.dependencies, taken, image.state.dependencies),
+        env=_mapping(a.env, b.env, "env", taken),
+        secrets=tuple(_mapping(*_secrets(a, b), "access", taken, "secrets.")),
+        data=_mapping(a.data, b.data, "data", taken),
+        model=_mapping(a.model, b.model, "model", taken),
+        access=_access(a.access, b.access, taken),
+    )
+    seen, other = good.observed, bad.observed
+    observed = Observed(
+        code=code.observed.code,
+        image=image.observed.image,
+        dependencies=image.observed.dependencies,
+        data=_mapping(seen.data, other.data, "data", taken),
+        model=_mapping(seen.model, other.model, "model", taken),
+        access=msgspec.structs.replace(seen.access, secrets={**other.access.secrets, **seen.access.secrets}),
+        host=seen.host,
+    )
+    return Hybrid(state, observed, files)
+
+
+def _mapping(
+    good: Mapping[str, Any], bad: Mapping[str, Any], layer: str, taken: Collection[Key], prefix: str = ""
+) -> dict[str, Any]:
+    found = {}
+    for name in sorted(good.keys() | bad.keys()):
+        side = bad if (layer, prefix + name) in taken else good
+        if name in side:
+            found[name] = side[name]
+    return found
+
+
+def _secrets(good: State, bad: State) -> tuple[dict[str, str], dict[str, str]]:
+    return dict.fromkeys(good.secrets, "declared"), dict.fromkeys(bad.secrets, "declared")
+
+
+def _dependencies(good: Dependencies, bad: Dependencies, taken: Collection[Key], image: Dependencies) -> Dependencies:
+    own = {name: getattr(bad if ("dependencies", name) in taken else good, name) for name in _OWN_FIELDS}
+    locked: tuple[Wheel, ...] | None
+    if good.locked is None or bad.locked is None:
+        locked = (bad if ("dependencies", "locked") in taken else good).locked
+    else:
+        old, new = ({wheel.name: wheel for wheel in side.locked or ()} for side in (good, bad))
+        # What differs in its tag only follows Python: it is one thing with the image.
+        locked = tuple(_mapping(old, new, "dependencies", taken).values())
+    return Dependencies(python=image.python, interpreter=image.interpreter, locked=locked, **own)
+
+
+def _access(good: Access, bad: Access, taken: Collection[Key]) -> Access:
+    def of(name: str) -> Access:
+        return bad if ("access", name) in taken else good
+
+    names = good.limits.__struct_fields__
+    limits = {name: getattr(of(f"limits.{name}").limits, name) for name in names}
+    return Access(
+        network=of("network").network,
+        limits=msgspec.structs.replace(good.limits, **limits),
+        determinism=of("determinism").determinism,
+    )
+
+
+def _params(good: Params | None, bad: Params | None, taken: set[str]) -> tuple[Params | None, tuple[bytes, ...]]:
+    if not taken:
+        return good, ()
+    if not _can_be_parted(good, bad):
+        return bad, ()
+    assert good and bad
+    old, new = leaves(good.values), leaves(bad.values)
+    differing = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+    if taken >= differing:
+        return bad, ()
+    sides = ((name, new if name in taken else old) for name in {**old, **new})
+    values = _unfolded(side[name] for name, side in sides if name in side)
+    if good.file is None:
+        return Params(values=values), ()
+    is_json = good.file.lower().endswith(".json")
+    content = json.dumps(values, indent=2).encode() + b"\n" if is_json else write_yaml(values)
+    return Params(values=values, file=good.file, sha256=digest_bytes(content)), (content,)
+
+
+def _unfolded(listed: Iterable[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for (*outer, last), value in listed:
+        place = found
+        for key in outer:
+            place = place.setdefault(key, {})
+        place[last] = value
+    return found
