@@ -11,6 +11,7 @@ from functools import partial
 
 import msgspec
 
+from runner.compare import compare_outputs
 from runner.diagnose import Diagnosis, MetricFinding, diagnose
 from runner.diff import LAYERS, Change, Diff, Side, diff
 from runner.errors import ReplayError
@@ -21,10 +22,12 @@ from runner.moved import Moved, TablesOf, examine, kept_tables, live_tables
 from runner.present import NAME, look
 from runner.state.digest import Digest
 from runner.state.paths import is_marked
+from runner.state.record import Output, Verdict
 from runner.state.spec import StateSpec
 from runner.workspace import Workspace
 
 _MOST_READ = 100
+_LARGEST_COMPARED = 64 << 20
 
 Reader = Callable[[str], bytes | None]
 
@@ -42,6 +45,7 @@ class _Looked(msgspec.Struct, frozen=True):
     side: Side
     read: Reader
     tables: TablesOf
+    outputs: dict[str, Output] = {}
 
 
 def explain(workspace: Workspace, a: str, b: str) -> Explained:
@@ -62,7 +66,23 @@ def explain(workspace: Workspace, a: str, b: str) -> Explained:
     preprocessing = _preprocessing(found, before.side.spec, after.side.spec)
     diagnosis = diagnose(msgspec.structs.replace(found, changes=told), moved.findings, metrics, preprocessing)
     changes = tuple(sorted((*told, *moved.changes), key=lambda change: LAYERS.index(change.layer)))
-    return Explained(msgspec.structs.replace(found, changes=changes), diagnosis, moved, metrics)
+    outputs = tuple(_compared(workspace, change, before, after) for change in found.outputs)
+    return Explained(msgspec.structs.replace(found, changes=changes, outputs=outputs), diagnosis, moved, metrics)
+
+
+def _compared(workspace: Workspace, change: Change, before: _Looked, after: _Looked) -> Change:
+    """An output of which both have one, told by the comparator that the first run declared for it. What is large, or
+    cannot be compared here, differs in its bytes, which is known already."""
+    one, other = before.outputs.get(change.name), after.outputs.get(change.name)
+    if not one or not other or max(one.size, other.size) > _LARGEST_COMPARED:
+        return change
+    rules = before.side.spec.contract.outputs
+    try:
+        (found,) = compare_outputs({one.path: one}, {other.path: other}, rules, workspace.store.blobs.verified)
+    except ReplayError:
+        return change
+    words = f"{found.verdict}: " if found.verdict is Verdict.EQUIVALENT else ""
+    return msgspec.structs.replace(change, detail=words + found.detail)
 
 
 def _preprocessing(found: Diff, *specs: StateSpec) -> list[str]:
@@ -83,9 +103,10 @@ def _recorded(workspace: Workspace, part: str) -> _Looked:
         except ReplayError:
             return None
 
-    outputs = {output.path: str(output.sha256) for output in record.outputs} if record else None
+    outputs = {output.path: output for output in record.outputs} if record else {}
+    digests = {path: str(output.sha256) for path, output in outputs.items()} if record else None
     tables = partial(kept_tables, workspace.store, spec.state.data, spec.observed.schema)
-    return _Looked(Side(spec, None if files is None else _by_path(files), outputs), read, tables)
+    return _Looked(Side(spec, None if files is None else _by_path(files), digests), read, tables, outputs)
 
 
 def _present(workspace: Workspace, then: StateSpec) -> _Looked:

@@ -233,8 +233,9 @@ def _diff_text(found: Diff) -> str:
     text += "".join(f"  {layer}  unknown: {safe(why)}\n" for layer, why in found.unknown.items())
     if found.host:
         text += "observed on the host, no part of the state:\n" + table([_change(change) for change in found.host])
-    if found.equal and found.outputs:
-        text += "and yet the outputs differ:\n" + table([_change(change) for change in found.outputs])
+    if found.outputs:
+        text += "and yet the outputs differ:\n" if found.equal else "outputs that differ:\n"
+        text += table([(f"  {safe(one.name)}", safe(one.detail or f"{one.a} → {one.b}")) for one in found.outputs])
     return text
 
 
