@@ -14,6 +14,7 @@ from tests.bench import (
     rows_environment,
     rows_memory,
     rows_outputs,
+    rows_profile,
     rows_run,
 )
 
@@ -22,6 +23,7 @@ OWN = (
     *rows_environment.ROWS,
     *rows_data.ROWS,
     *rows_outputs.ROWS,
+    *rows_profile.ROWS,
     *rows_cli.ROWS,
     *rows_disk.ROWS,
     *rows_memory.ROWS,
