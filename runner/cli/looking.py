@@ -244,7 +244,7 @@ def _moved_text(found: Explained) -> str:
         (f"  {safe(path)}", safe(one.column), f"by {one.size:.2f}", safe(one.detail), _statistic(one))
         for path, one in found.moved.columns
     ]
-    text = "columns whose distribution moved, of all their rows:\n" + table(rows) if rows else ""
+    text = "columns whose distribution moved, by what part of it:\n" + table(rows) if rows else ""
     metrics = [(f"  {safe(one.name)}", f"{one.a:g} → {one.b:g}", "worse" * one.worse) for one in found.metrics]
     return text + ("metrics:\n" + table(metrics) if metrics else "")
 

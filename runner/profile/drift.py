@@ -9,6 +9,7 @@ that moved.
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
@@ -76,7 +77,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 def compare(a: Profile, b: Profile) -> Found:
-    """Breaks in the order of columns, moved columns by size."""
+    """Breaks in the order of columns, moved columns by size. A column that broke is not said to have moved, too."""
     if a == b:
         return Found()
     if not a.rows or not b.rows:
@@ -88,7 +89,9 @@ def compare(a: Profile, b: Profile) -> Found:
     level = LEVEL / max(1, len(common))
     for pair in common:
         breaks += _of_column(*pair, a, b, level)
-    return Found(tuple(breaks), tuple(sorted(_moved(common), key=lambda one: (-one.size, one.column))))
+    broken = {one.column for one in breaks}
+    whole = [pair for pair in common if pair[0].name not in broken]
+    return Found(tuple(breaks), tuple(sorted(_moved(whole), key=lambda one: (-one.size, one.column))))
 
 
 # --- schema -----------------------------------------------------------------------------------------------
@@ -222,8 +225,8 @@ def _by_quantiles(a: ColumnProfile, b: ColumnProfile) -> Moved:
     distance = statistics.kolmogorov_smirnov(a.quantiles, b.quantiles)
     shares = statistics.shares_in_bins(a.quantiles, b.quantiles, min(a.counted, b.counted))
     middles = (one.quantiles[len(one.quantiles) // 2] for one in (a, b))
-    median = " → ".join(f"{middle:.6g}" for middle in middles)
-    what = {"text": "median length", "time": "median, in seconds since 1970,"}.get(a.kind, "median")
+    median = " → ".join(_moment(middle) if a.kind == "time" else f"{middle:.6g}" for middle in middles)
+    what = "median length" if a.kind == "text" else "median"
     return Moved(
         column=a.name,
         statistic="KS",
@@ -234,6 +237,15 @@ def _by_quantiles(a: ColumnProfile, b: ColumnProfile) -> Moved:
         js=statistics.jensen_shannon(*shares),
         detail=f"{what} {median}",
     )
+
+
+def _moment(seconds: float) -> str:
+    """Beyond the years that Python knows, seconds since 1970."""
+    try:
+        moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:.6g} s"
+    return moment.strftime("%Y-%m-%d" if seconds % 86400 == 0 else "%Y-%m-%d %H:%M")
 
 
 def _by_categories(a: ColumnProfile, b: ColumnProfile) -> Moved:

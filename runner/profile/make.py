@@ -3,6 +3,7 @@ in bounded memory. No aggregate is used whose answer depends on the order in whi
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,7 +21,8 @@ _AT_ONCE = 64
 _LISTED = {"text": 100, "boolean": 2, "number": 20}
 _ESTIMATE = 1.5
 _MOST_FREQUENT = 20
-_RANKED_COLUMNS = 200
+_RANKED_COLUMNS = 50
+_FEW_ROWS = 4_000
 _LONGEST = 100
 _INTEGERS = {f"{sign}{size}" for sign in ("", "U") for size in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")}
 _POINTS = [step / STEPS for step in range(STEPS + 1)]
@@ -28,7 +30,7 @@ _POINTS = [step / STEPS for step in range(STEPS + 1)]
 
 def profile_of(file: Path) -> Profile:
     """Raises `MalformedError` for what is no table or too large, `OSError`."""
-    with Database({"data": file}) as database:
+    with Database({"data": file}, in_memory=True) as database:
         table = database.load_typed("data")
         return _Looking(database, table).profile()
 
@@ -42,7 +44,7 @@ class _Looking:
 
     def profile(self) -> Profile:
         rows = self._table.rows
-        sampled = self._sample()
+        self._sampled = self._sample()
         found = [self._facts(some) for some in _some(self._columns)]
         columns = [column for some in found for column in some]
         columns = self._with_categories(columns)
@@ -50,7 +52,7 @@ class _Looking:
         return Profile(
             format=self._table.format,
             rows=rows,
-            sampled=sampled,
+            sampled=self._sampled,
             columns=tuple(_named(columns)),
         )
 
@@ -66,11 +68,19 @@ class _Looking:
 
     def _facts(self, some: Sequence[tuple[Column, Kind]]) -> list[ColumnProfile]:
         counted = self._row(some, "data", _counts)
-        sketched = self._row(some, "sample", _sketch)
+        sketched = self._sketches(some)
         return [
             _column(column, kind, self._table.rows, counts, sketch)
             for (column, kind), counts, sketch in zip(some, counted, sketched, strict=True)
         ]
+
+    def _sketches(self, some: Sequence[tuple[Column, Kind]]) -> list[tuple[Any, ...]]:
+        """Quantiles, and of how many values; of few rows they are taken here, which is faster for wide tables."""
+        if self._sampled > _FEW_ROWS:
+            return self._row(some, "sample", _sketch)
+        asked = ", ".join(_value(column, kind) or "NULL" for column, kind in some)
+        rows = self._database.rows(f"SELECT {asked} FROM sample")
+        return [_sketch_of(values) for values in zip(*rows, strict=True)] if rows else [((), 0)] * len(some)
 
     def _row(self, some: Sequence[tuple[Column, Kind]], table: str, asked: Any) -> list[tuple[Any, ...]]:
         """The answers of one scan, as many for each column as `asked` has questions."""
@@ -136,18 +146,30 @@ def _counts(column: Column, kind: Kind) -> Iterator[str]:
 
 def _sketch(column: Column, kind: Kind) -> Iterator[str]:
     """Quantiles of what can be ordered, and of how many values they are."""
-    name = column.sql
-    value = {
-        "number": f"CAST({name} AS DOUBLE)",
-        "time": f"CASE WHEN isfinite({name}) THEN epoch({name}) END",
-        "text": f"CAST(length(CAST({name} AS VARCHAR)) AS DOUBLE)",
-    }.get(kind)
+    value = _value(column, kind)
     if value is None:
         yield from ("NULL", "0")
         return
     finite = f"FILTER (isfinite({value}))"
     yield f"quantile_disc({value}, {_POINTS}) {finite}"
     yield f"count({value}) {finite}"
+
+
+def _value(column: Column, kind: Kind) -> str | None:
+    """What is ordered of a column, as a double."""
+    name = column.sql
+    return {
+        "number": f"CAST({name} AS DOUBLE)",
+        "time": f"CASE WHEN isfinite({name}) THEN epoch({name}) END",
+        "text": f"CAST(length(CAST({name} AS VARCHAR)) AS DOUBLE)",
+    }.get(kind)
+
+
+def _sketch_of(values: Iterable[float | None]) -> tuple[tuple[float, ...], int]:
+    """As `_sketch` has it of duckdb."""
+    finite = sorted(value for value in values if value is not None and math.isfinite(value))
+    places = (max(0, -(-step * len(finite) // STEPS) - 1) for step in range(STEPS + 1))
+    return tuple(finite[place] for place in places) if finite else (), len(finite)
 
 
 def _column(column: Column, kind: Kind, rows: int, counts: tuple[Any, ...], sketch: tuple[Any, ...]) -> ColumnProfile:

@@ -83,10 +83,14 @@ class _Reading(NamedTuple):
 
 
 class Database:
-    """`with Database({"original": path, …}) as database: database.load("original", ignore)`."""
+    """`with Database({"original": path, …}) as database: database.load("original", ignore)`.
 
-    def __init__(self, files: Mapping[str, Path]) -> None:
+    `in_memory` spares writing what fits into memory, and compressing it; what does not goes to disk all the same.
+    """
+
+    def __init__(self, files: Mapping[str, Path], *, in_memory: bool = False) -> None:
         self._files = files
+        self._in_memory = in_memory
         self._folder = Path()
 
     def __enter__(self) -> Self:
@@ -130,7 +134,8 @@ class Database:
             "temp_directory": str(self._folder / "spilled"),
             "threads": _threads(),
         }
-        connection = duckdb.connect(str(self._folder / "tables.duckdb"), config=settings)
+        place = ":memory:" if self._in_memory else str(self._folder / "tables.duckdb")
+        connection = duckdb.connect(place, config=settings)
         names = [str(self._folder / name) for name in self._files]
         connection.execute("SET enable_progress_bar = false")
         connection.execute(f"SET allowed_paths = [{', '.join(_text(name) for name in names)}]")

@@ -16,6 +16,7 @@ from tests.bench import (
     rows_environment,
     rows_memory,
     rows_outputs,
+    rows_profile,
     rows_run,
 )
 
@@ -24,6 +25,7 @@ OWN = (
     *rows_environment.ROWS,
     *rows_data.ROWS,
     *rows_outputs.ROWS,
+    *rows_profile.ROWS,
     *rows_cli.ROWS,
     *rows_compare.ROWS,
     *rows_disk.ROWS,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.profile.drift import LEVEL, Found, compare
+from runner.profile.drift import LEVEL, Found, _moment, compare
 from runner.profile.values import STEPS, ColumnProfile, Kind, Profile
 
 DRAWS = 300
@@ -150,6 +151,21 @@ PLANS = words("plan", ["free"] * 50 + ["plus"] * 50)
 def test_each_break_of_a_schema(after: list[ColumnProfile], said: list[str]) -> None:
     found = compare(table(100, IDS, AGES, PLANS), table(100, *after))
     assert [str(one) for one in found.breaks] == said
+
+
+def test_a_column_that_broke_has_not_moved_as_well() -> None:
+    found = compare(table(100, PLANS), table(100, words("plan", ["free"] * 20 + ["new"] * 80)))
+    assert [one.column for one in found.breaks] == ["plan"] and not found.moved
+
+
+def test_times_are_told_as_such() -> None:
+    sides = [
+        msgspec.structs.replace(numbers("day", [86400.0 * (day + shift) for day in range(300)]), kind="time")
+        for shift in (0, 100)
+    ]
+    (moved,) = compare(*(table(300, side) for side in sides)).moved
+    assert moved.detail == "median 1970-05-30 → 1970-09-07"
+    assert _moment(1e30) == "1e+30 s"
 
 
 def test_a_table_that_lost_its_rows() -> None:

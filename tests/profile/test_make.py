@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.profile import make
 from runner.profile.make import SAMPLED, profile_of
 from runner.profile.values import ColumnProfile, Profile, decode, encode
 from runner.tables import duck
@@ -76,6 +77,17 @@ def test_types_that_show_late_and_types_that_mix(write: Write) -> None:
     found = columns(profile_of(write(late)))
     assert found["a"].type == "DOUBLE" and found["b"].type == "VARCHAR"
     assert found["b"].categories == (("2", rows), ("x", 1))
+
+
+def test_sketches_of_few_rows_are_those_of_many(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(1)
+    for rows in (1, 2, 127, 128, 129, 1000):
+        lines = (f"{chance.gauss(0, 1)},{chance.randrange(9)},{'w' * chance.randrange(5)}" for _ in range(rows))
+        file = write("x,n,w\n" + "\n".join(lines) + "\n")
+        few = profile_of(file)
+        with monkeypatch.context() as patch:
+            patch.setattr(make, "_FEW_ROWS", 0)
+            assert encode(profile_of(file)) == encode(few)
 
 
 def test_odd_headers(write: Write) -> None:
