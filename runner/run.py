@@ -42,8 +42,17 @@ class Session(msgspec.Struct, frozen=True):
     echo: Echo | None = None
 
 
-def record_run(session: Session, name: str, job: Job, *, relock: bool = False) -> tuple[StateSpec, Record]:
-    """Run a job of the workspace and record it. A job that fails is recorded too."""
+def record_run(
+    session: Session,
+    name: str,
+    job: Job,
+    *,
+    relock: bool = False,
+    source: Workspace | None = None,
+    as_of: str | None = None,
+) -> tuple[StateSpec, Record]:
+    """Run a job of the workspace and record it. A job that fails is recorded too. `source` is where to capture from, if
+    that is not the workspace as it stands."""
     # Looking at the present needs DVC, git and pip's doors; a replay needs none of them.
     from runner.capture import capture
 
@@ -51,13 +60,14 @@ def record_run(session: Session, name: str, job: Job, *, relock: bool = False) -
     sweep(session)
     with store.adding():
         captured = capture(
-            session.workspace,
+            source or session.workspace,
             session.engine,
             name,
             job,
             session.interrupts,
             session.say,
             relock=relock,
+            as_of=as_of,
             now=datetime.datetime.now(datetime.UTC),
         )
         refuse_if_interrupted(session)
