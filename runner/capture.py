@@ -16,11 +16,11 @@ from runner import __version__
 from runner.compare import check_installed, check_rule
 from runner.errors import UsageError
 from runner.execute import job_owner
-from runner.layers import access, code, data, dependencies, env, host, image, params
+from runner.layers import access, code, data, dependencies, env, host, image, params, sources
 from runner.layers.dependencies import Locker
 from runner.state.digest import digest_value
 from runner.state.job import Job
-from runner.state.paths import STDOUT, covers, inside, is_text
+from runner.state.paths import STDOUT, covers, inside, is_marked, is_text
 from runner.state.spec import (
     Access,
     AccessSeen,
@@ -76,10 +76,12 @@ def capture(
     refuse_overlaps(job, outputs)
     limits = access.limits(job.limits)
     env.refuse_unset(job.env, os.environ)
+    asked = sources.declared(job)
     secrets = access.read_secrets(job.secrets, root, os.environ)
+    sources.refuse_telling(asked, secrets)
     parameters = params.observe(store, root, job.params)
     data_found = [data.observe(store, root, path) for path in job.data]
-    model_found = [data.observe_model(store, root, path) for path in job.model]
+    model_found = [data.observe_model(store, root, path, named) for path, named in models_of(job).items()]
     found = image.observe(engine, store, root, job.image, job.entrypoint == "keep", say)
     probed = probe(engine, store.cache, found.id, job.python, interrupts) if job.python else None
     identity = digest_value(found.identity)
@@ -88,6 +90,7 @@ def capture(
     locker = Locker(engine, found.id, scope, probed, job_owner(), interrupts, say, as_of) if probed else None
     locked, locked_seen = dependencies.observe(store, root, job, probed, locker, relock)
     files = code.observe(root, set(owned_paths(workspace, job)))
+    contract = Contract(outputs, marked_preprocessing(job, [file.path for file in files]))
     state = State(
         command=command,
         code=code.keep(store, root, files),
@@ -106,7 +109,10 @@ def capture(
         dependencies=locked_seen,
         data=_seen(data_found),
         model=_seen(model_found),
-        access=AccessSeen(access.seen(job.secrets, secrets, store.fingerprint_key())) if secrets else AccessSeen(),
+        access=AccessSeen(
+            access.seen(job.secrets, secrets, store.fingerprint_key()) if secrets else {},
+            sources.observe(root, asked, secrets),
+        ),
         host=host.observe(engine.version()),
     )
     run = RunInfo(
@@ -116,8 +122,13 @@ def capture(
         tool=ToolInfo(version=__version__),
         labels=tuple(sorted(set(job.labels))),
     )
-    spec = StateSpec(run=run, state=state, observed=observed, contract=Contract(outputs), digest=state_digest(state))
+    spec = StateSpec(run=run, state=state, observed=observed, contract=contract, digest=state_digest(state))
     return Captured(spec, secrets)
+
+
+def models_of(job: Job) -> dict[str, str | None]:
+    """Each model's path with what a registry calls it."""
+    return job.model if isinstance(job.model, dict) else dict.fromkeys(job.model)
 
 
 def command_of(job: Job) -> tuple[str, ...]:
@@ -148,6 +159,18 @@ def contract_outputs(job: Job) -> dict[str, OutputRule]:
         rules[name] = OutputRule(rule) if isinstance(rule, str) else rule or OutputRule()
         check_rule(name, rules[name])
     return dict(sorted(rules.items()))
+
+
+def marked_preprocessing(job: Job, files: Collection[str]) -> tuple[str, ...]:
+    """The job's marks, sorted. Raises `UsageError` for one that marks no code file."""
+    for mark in job.preprocessing:
+        if not any(is_marked(path, (mark,)) for path in files):
+            raise UsageError(
+                f"preprocessing: {mark!r} marks no code file",
+                "paths and globs are those of code files; what is ignored, data, params and outputs are none",
+                "correct it, or leave it out",
+            )
+    return tuple(sorted(set(job.preprocessing)))
 
 
 def owned_paths(workspace: Workspace, job: Job) -> Iterator[str]:

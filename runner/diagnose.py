@@ -41,6 +41,8 @@ NEXT = {
 }
 _LOOK_OUTSIDE = "what is not recorded cannot be compared: look at what the job reads beyond its declaration"
 
+_RENEW = "bring access back (the source, the right to read it, the credential), then replay again"
+
 # The most telling first: what breaks a result directly, before what may have been upgraded in passing.
 _EXECUTION_LAYERS = ("schema", "access", "params", "code", "env", "dependencies", "image", "model")
 
@@ -90,17 +92,27 @@ def diagnose(
 
 
 def diagnose_replays(
-    outputs: Iterable[OutputVerdict], verdict: Verdict, replays: int, host: Sequence[str]
+    outputs: Iterable[OutputVerdict],
+    verdict: Verdict,
+    replays: int,
+    host: Sequence[str],
+    access: Sequence[Change] = (),
 ) -> Diagnosis:
-    """Why replays of one state are not what the original was. `host` are fields in which the machines differ."""
+    """Why replays of one state are not what the original was. `host` are fields in which the machines differ, `access`
+    is what the job had and has no longer."""
     differing = [one.path for one in outputs if one.verdict not in (Verdict.IDENTICAL, Verdict.EQUIVALENT)]
     if verdict is Verdict.NONDETERMINISTIC:
         return _diagnosis([(Kind.NONDETERMINISM, f"replays of the one state disagree on {_listed(differing)}")])
     if verdict not in (Verdict.DIVERGED, Verdict.FAILED):
         return Diagnosis()
+    said = [(Kind.EXECUTION_STATE, line) for line in _layer("access", access)]
     agree = f"{replays} replays agree" if replays > 1 else "one replay was made"
     if host:
-        return _diagnosis([(Kind.HOST, f"{agree}; the original was made on a host that differs in {_listed(host)}")])
+        said.append((Kind.HOST, f"{agree}; the original was made on a host that differs in {_listed(host)}"))
+    if said:
+        found = _diagnosis(said)
+        renew = {NEXT[Kind.EXECUTION_STATE]: _RENEW}
+        return msgspec.structs.replace(found, next=tuple(renew.get(line, line) for line in found.next))
     where = f"on {_listed(differing)}" if differing else "on how the job ended"
     found = _diagnosis([(Kind.UNKNOWN, f"{agree} {where}, on a host like the original's, from the same state")])
     return msgspec.structs.replace(found, next=(_LOOK_OUTSIDE,))

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from runner.state.digest import digest_value
-from runner.state.spec import Image, Observed, State, StateSpec, Wheel
+from runner.state.spec import AccessSeen, Image, Observed, SourceSeen, State, StateSpec, Wheel
 
 LAYERS = ("code", "params", "image", "dependencies", "env", "data", "schema", "model", "access", "host")
 _SHOWN_DIGEST = 19
@@ -45,8 +45,9 @@ class Side(msgspec.Struct, frozen=True):
 
 
 class Diff(msgspec.Struct, frozen=True):
-    """`equal` is that of the state digests. `host` lists observations that differ, which are no conditions; `outputs`
-    those of which both runs have one that differs. `unknown` maps layers that could not be looked at to why."""
+    """`equal` is that of the state digests, where access was not seen to differ. `host` lists observations that differ,
+    which are no conditions; `outputs` those of which both runs have one that differs. `unknown` maps layers that could
+    not be looked at to why."""
 
     a: str
     b: str
@@ -60,12 +61,13 @@ class Diff(msgspec.Struct, frozen=True):
 def diff(a: Side, b: Side) -> Diff:
     """What differs between two states."""
     unknown = {**a.unknown, **b.unknown}
-    changes = state_changes(a.spec.state, b.spec.state, a.code, b.code, a.spec.observed, b.spec.observed)
+    changes = list(state_changes(a.spec.state, b.spec.state, a.code, b.code, a.spec.observed, b.spec.observed))
+    access = list(access_changes(a.spec.observed.access, b.spec.observed.access))
     return Diff(
         a=a.spec.run.id,
         b=b.spec.run.id,
-        equal=not unknown and a.spec.digest == b.spec.digest,
-        changes=tuple(change for change in changes if change.layer not in unknown),
+        equal=not unknown and a.spec.digest == b.spec.digest and not access,
+        changes=tuple(change for change in (*changes, *access) if change.layer not in unknown),
         host=tuple(_fields("host", a.spec.observed.host, b.spec.observed.host)),
         outputs=tuple(_mapping("outputs", a.outputs or {}, b.outputs or {}, shorten=True)) if b.outputs else (),
         unknown=unknown,
@@ -84,8 +86,29 @@ def state_changes(
     yield from _dependencies(a, b)
     yield from _mapping("env", a.env, b.env)
     yield from _mapping("data", a.data, b.data, shorten=True)
-    yield from _mapping("model", a.model, b.model, shorten=True)
+    yield from _model(a, b, seen_a, seen_b)
     yield from _access(a, b)
+
+
+def access_changes(a: AccessSeen, b: AccessSeen) -> Iterator[Change]:
+    """What was seen of access to differ, though it is no condition of the state: credentials, as far as fingerprints
+    of one key tell, and sources that could be read in one of the two only."""
+    for name in sorted(a.secrets.keys() & b.secrets.keys()):
+        before, after = a.secrets[name], b.secrets[name]
+        if before.key is not None and before.key == after.key and before.fingerprint != after.fingerprint:
+            yield Change("access", name, before.source, after.source, "the credential changed")
+    now = {source.uri: source for source in b.sources}
+    for source in a.sources:
+        other = now.get(source.uri)
+        if other and other.reachable != source.reachable:
+            yield Change("access", source.uri, source_words(source), source_words(other))
+
+
+def source_words(source: SourceSeen) -> str:
+    """Whether a source can be read, and as whom."""
+    return (
+        f"readable as {source.identity}" if source.reachable else f"not readable as {source.identity}: {source.status}"
+    )
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -171,6 +194,23 @@ def _packages(a: Iterable[Wheel], b: Iterable[Wheel]) -> Iterator[Change]:
                 f"{old.version} {_short(old.sha256)}",
                 f"{new.version} {_short(new.sha256)}",
             )
+
+
+def _model(a: State, b: State, seen_a: Observed, seen_b: Observed) -> Iterator[Change]:
+    """A reference is told beside the bytes that it named. It is no condition: another one alone is no change."""
+    for change in _mapping("model", a.model, b.model, shorten=True):
+        before, after = (
+            seen.model[change.name].reference if change.name in seen.model else None for seen in (seen_a, seen_b)
+        )
+        yield msgspec.structs.replace(change, detail=_reference_words(before, after))
+
+
+def _reference_words(before: str | None, after: str | None) -> str:
+    if before is None and after is None:
+        return ""
+    if before == after:
+        return f"{before} names other bytes than it did"
+    return f"{before or 'no reference'} → {after or 'no reference'}"
 
 
 def _access(a: State, b: State) -> Iterator[Change]:

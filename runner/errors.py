@@ -5,6 +5,7 @@ Anything else that escapes is an error of this tool's own (exit code 70).
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 
 
@@ -24,6 +25,10 @@ class Exit(IntEnum):
 
 
 LONGEST_LINE = 800
+
+_FULL = "free some space (`replay gc`), then run the command again"
+_SHUT = "get the right to use it, or name another store (--store); to look at runs, reading is enough"
+_DISK_NEXT = {errno.ENOSPC: _FULL, errno.EDQUOT: _FULL} | dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _SHUT)
 
 
 class ReplayError(Exception):
@@ -81,3 +86,9 @@ class InterruptedRunError(ReplayError):
     """The user or the system asked us to stop."""
 
     code = Exit.INTERRUPTED
+
+
+def disk_error(error: OSError, doing: str) -> OutsideError:
+    """The user's view of an `OSError` met while `doing` something."""
+    next_step = _DISK_NEXT.get(error.errno or 0, "")
+    return OutsideError(f"cannot {doing}", error.strerror or str(error), next_step)

@@ -17,6 +17,7 @@ from runner.functions import function_changes
 from runner.layers import code
 from runner.present import NAME, look
 from runner.state.digest import Digest
+from runner.state.paths import is_marked
 from runner.state.spec import StateSpec
 from runner.workspace import Workspace
 
@@ -48,7 +49,13 @@ def explain(workspace: Workspace, a: str, b: str) -> Explained:
         before, after = _recorded(workspace, a), _recorded(workspace, b)
     found = diff(before.side, after.side)
     found = msgspec.structs.replace(found, changes=tuple(_with_functions(found.changes, before.read, after.read)))
-    return Explained(found, diagnose(found))
+    return Explained(found, diagnose(found, preprocessing=_preprocessing(found, before.side.spec, after.side.spec)))
+
+
+def _preprocessing(found: Diff, *specs: StateSpec) -> list[str]:
+    """Changed code files that one of the two marks as preprocessing."""
+    marks = {mark for spec in specs for mark in spec.contract.preprocessing}
+    return [change.name for change in found.changes if change.layer == "code" and is_marked(change.name, marks)]
 
 
 def _recorded(workspace: Workspace, part: str) -> _Looked:

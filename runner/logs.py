@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+from runner.errors import disk_error
 from runner.layers.access import telling
-from runner.store.files import disk_error
 
 STDOUT, STDERR = 1, 2
 _FILES = {STDOUT: "stdout", STDERR: "stderr"}

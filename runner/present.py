@@ -12,15 +12,18 @@ from collections.abc import Mapping
 import msgspec
 
 from runner import __version__
-from runner.capture import command_of, contract_outputs, owned_paths
+from runner.capture import command_of, contract_outputs, models_of, owned_paths
 from runner.errors import OutsideError
-from runner.layers import access, code, data, dependencies, env, host, image, params
+from runner.layers import access, code, data, dependencies, env, host, image, params, sources
 from runner.stages import job_of_stage
 from runner.state.digest import digest_bytes, digest_value
 from runner.state.job import Job
+from runner.state.paths import inside
 from runner.state.spec import (
     Access,
+    AccessSeen,
     Contract,
+    DataSeen,
     Dependencies,
     ImageSeen,
     Observed,
@@ -68,16 +71,18 @@ def look(workspace: Workspace, then: StateSpec) -> Present:
         env=env.observe(job.env, os.environ, job.determinism, limits.cpus, locked.locked or ()),
         secrets=tuple(sorted(job.secrets)),
         data=_data(workspace, job.data, then.state.data, then),
-        model=_data(workspace, job.model, then.state.model, then),
+        model=_data(workspace, tuple(job.model), then.state.model, then),
         access=Access(network=job.network, limits=limits, determinism=job.determinism),
     )
     observed = Observed(
         code=git.seen(root),
         image=ImageSeen(reference=job.image, config=found.id if found else None),
+        model={inside(path, "model"): DataSeen(reference=named) for path, named in models_of(job).items()},
+        access=_access(workspace, job),
         host=host.observe(engine.version()) if engine else then.observed.host,
     )
     run = RunInfo(id=NAME, job=then.run.job, created="", tool=ToolInfo(version=__version__))
-    contract = Contract(contract_outputs(job))
+    contract = Contract(contract_outputs(job), tuple(sorted(set(job.preprocessing))))
     spec = StateSpec(run=run, state=state, observed=observed, contract=contract, digest=state_digest(state))
     return Present(spec, files, unknown)
 
@@ -119,10 +124,20 @@ def _dependencies(
     return known
 
 
+def _access(workspace: Workspace, job: Job) -> AccessSeen:
+    """Secrets that cannot be read here have no fingerprint; neither has any in a store that never made one."""
+    secrets = sources.readable(job.secrets, workspace.root, os.environ)
+    key = workspace.store.known_key()
+    return AccessSeen(
+        access.seen(job.secrets, secrets, key) if key else {},
+        sources.observe(workspace.root, sources.declared(job), secrets),
+    )
+
+
 def _data(workspace: Workspace, paths: tuple[str, ...], before: Mapping[str, str], then: StateSpec) -> dict[str, str]:
     seen = then.observed.data | then.observed.model
     found = {}
-    for path in sorted(paths):
+    for path in sorted(inside(path, "data") for path in paths):
         pin = seen[path].dvc if path in seen else None
         found[path] = data.at_hand(workspace.store, workspace.root, path, pin, before.get(path))
     return found

@@ -17,9 +17,10 @@ import msgspec
 from runner import __version__
 from runner.compare import check_installed, compare_outputs
 from runner.diagnose import Diagnosis, diagnose_replays
+from runner.diff import Change, access_changes
 from runner.errors import InterruptedRunError, RefusedError, TamperedError, UsageError
 from runner.execute import Executed
-from runner.layers import access, host
+from runner.layers import access, host, sources
 from runner.rebuild import Rebuilt, damage
 from runner.run import (
     Session,
@@ -37,7 +38,7 @@ from runner.run import (
 )
 from runner.state.digest import Digest
 from runner.state.record import Outcome, Output, OutputProblem, OutputVerdict, Record, ReplayResult, Verdict, worst
-from runner.state.spec import HostSeen, RunInfo, StateSpec, ToolInfo
+from runner.state.spec import AccessSeen, HostSeen, Observed, RunInfo, StateSpec, ToolInfo
 from runner.store.runs import Run, new_run_id
 
 
@@ -86,15 +87,20 @@ def replay(session: Session, original: Original, times: int | None) -> list[Repl
 def overall(session: Session, original: Original, done: Sequence[Replayed]) -> ReplayResult:
     """One verdict over several replays of one state, per output and in all.
 
-    A difference from the original is `diverged` when the replays agree among themselves, and
-    `nondeterministic` when they do not.
+    A difference from the original is `diverged` when all replays have it and agree among themselves within the
+    tolerance, and `nondeterministic` when they do not. Replays that are each within the tolerance of the original
+    may be further than that from each other.
     """
     outputs: dict[str, OutputVerdict] = {}
     for one in done:
         for found in _result(one).outputs:
             outputs[found.path] = _worse(outputs.get(found.path), found)
-    for path, detail in _unsteady(session, original, done).items():
-        outputs[path] = OutputVerdict(path, Verdict.NONDETERMINISTIC, outputs[path].comparator, detail)
+    differing = {path for path, one in outputs.items() if one.verdict is Verdict.DIVERGED}
+    for path, detail in _unsteady(session, original, done).items() if differing else ():
+        if path in differing:
+            seen = outputs[path]
+            detail = f"{detail}; from the original: {seen.detail}"
+            outputs[path] = OutputVerdict(path, Verdict.NONDETERMINISTIC, seen.comparator, detail)
     ends = {_result(one).verdict for one in done} & {Verdict.FAILED}
     verdict = worst([*(output.verdict for output in outputs.values()), *ends])
     notes = tuple(dict.fromkeys(note for one in done for note in _result(one).notes))
@@ -104,8 +110,9 @@ def overall(session: Session, original: Original, done: Sequence[Replayed]) -> R
 
 def diagnosis(original: Original, done: Sequence[Replayed], result: ReplayResult) -> Diagnosis:
     """Why the replays are not what the original was; empty when they are."""
-    hosts = original.spec.observed.host, done[-1].spec.observed.host
-    return diagnose_replays(result.outputs, result.verdict, len(done), _differing(*hosts))
+    then, now = original.spec.observed, done[-1].spec.observed
+    hosts = host.differences(then.host, now.host)
+    return diagnose_replays(result.outputs, result.verdict, len(done), hosts, _telling_access(original.spec, now))
 
 
 def replay_once(session: Session, original: Original) -> Replayed:
@@ -114,7 +121,9 @@ def replay_once(session: Session, original: Original) -> Replayed:
     secrets = _secrets(session, original.spec)
     sweep(session)
     with store.adding():
-        spec = _spec_of_replay(session, original.spec)
+        spec = _spec_of_replay(session, original.spec, secrets)
+        for change in access_changes(original.spec.observed.access, spec.observed.access):
+            session.say(_access_words(change))
         run = session.workspace.run(spec.run.id)
         run.begin()
         with starting(run):
@@ -150,7 +159,7 @@ def _compare(
         replay_of=original.spec.run.id,
         verdict=verdict,
         outputs=tuple(sorted(outputs, key=lambda one: one.path)),
-        notes=tuple(_notes(original, spec.observed.host, executed)),
+        notes=tuple(_notes(original, spec.observed, executed)),
     )
 
 
@@ -191,7 +200,7 @@ def _problem_verdict(was: OutputProblem | None, now: OutputProblem | None) -> Ou
     return OutputVerdict(problem.path, Verdict.IDENTICAL, "none", f"{detail} (as in the original)")
 
 
-def _notes(original: Original, now: HostSeen, executed: Executed) -> list[str]:
+def _notes(original: Original, now: Observed, executed: Executed) -> list[str]:
     notes = []
     before, after = original.record.outcome, executed.outcome
     if (before.exit_code, before.ending) != (after.exit_code, after.ending):
@@ -200,18 +209,27 @@ def _notes(original: Original, now: HostSeen, executed: Executed) -> list[str]:
         notes.append("the network is open to this job: what it fetched is no part of the state")
     if not original.spec.contract.outputs:
         notes.append("the job declares no outputs, so only its exit status was compared")
-    notes += _host_notes(original.spec.observed.host, now)
+    notes += _host_notes(original.spec.observed.host, now.host)
+    notes += map(_access_words, access_changes(original.spec.observed.access, now.access))
     return notes
+
+
+def _access_words(change: Change) -> str:
+    """What moved in access since the original; never the value of a secret."""
+    return f"access: {change.name}: {change.detail or f'{change.b}; at the original {change.a}'}"
+
+
+def _telling_access(spec: StateSpec, now: Observed) -> list[Change]:
+    """What of access can explain that a job ends otherwise: a source only where the network is open to it."""
+    is_open = spec.state.access.network == "open"
+    changes = access_changes(spec.observed.access, now.access)
+    return [change for change in changes if is_open or change.name in spec.state.secrets]
 
 
 def _host_notes(then: HostSeen, now: HostSeen) -> list[str]:
     """What differs between the machines, since it may explain a difference in the outputs."""
-    fields = _differing(then, now)
+    fields = host.differences(then, now)
     return [f"the host differs in {', '.join(fields)}"] if fields else []
-
-
-def _differing(then: HostSeen, now: HostSeen) -> list[str]:
-    return [name for name in now.__struct_fields__ if getattr(then, name) != getattr(now, name)]
 
 
 def _ended(outcome: Outcome) -> str:
@@ -219,14 +237,18 @@ def _ended(outcome: Outcome) -> str:
 
 
 def _unsteady(session: Session, original: Original, done: Sequence[Replayed]) -> Mapping[str, str]:
-    """Outputs in which replays disagree among themselves, beyond the tolerance."""
+    """Outputs in which replays disagree among themselves: beyond the tolerance, or on being within it of the
+    original."""
     found: dict[str, str] = {}
     first = done[0].record
+    good = [{one.path: one.verdict is not Verdict.DIVERGED for one in _result(each).outputs} for each in done]
     for number, other in enumerate(done[1:], 2):
         compared = _verdicts(session, original.spec, first.outputs, other.record.outputs)
         for one in (*compared, *_problem_verdicts(first, other.record)):
             if one.verdict is Verdict.DIVERGED:
                 found.setdefault(one.path, f"replays 1 and {number} disagree: {one.detail}")
+            elif good[0].get(one.path) != good[number - 1].get(one.path):
+                found.setdefault(one.path, f"only some of {len(done)} replays differ beyond the tolerance")
     return found
 
 
@@ -244,7 +266,7 @@ def _result(one: Replayed) -> ReplayResult:
     return one.record.replay
 
 
-def _spec_of_replay(session: Session, original: StateSpec) -> StateSpec:
+def _spec_of_replay(session: Session, original: StateSpec, secrets: Mapping[str, bytes]) -> StateSpec:
     """The same state and contract, seen here and now."""
     now = datetime.datetime.now(datetime.UTC)
     run = RunInfo(
@@ -255,8 +277,21 @@ def _spec_of_replay(session: Session, original: StateSpec) -> StateSpec:
         labels=original.run.labels,
         replay_of=original.run.id,
     )
-    observed = msgspec.structs.replace(original.observed, host=host.observe(session.engine.version()))
+    observed = msgspec.structs.replace(
+        original.observed,
+        access=_access_now(session, original, secrets),
+        host=host.observe(session.engine.version()),
+    )
     return msgspec.structs.replace(original, run=run, observed=observed)
+
+
+def _access_now(session: Session, spec: StateSpec, secrets: Mapping[str, bytes]) -> AccessSeen:
+    store, then = session.workspace.store, spec.observed.access
+    references = {name: then.secrets[name].source for name in secrets}
+    return AccessSeen(
+        access.seen(references, secrets, store.fingerprint_key()) if secrets else {},
+        sources.observe(session.workspace.root, sources.of_seen(then.sources), secrets),
+    )
 
 
 def _secrets(session: Session, spec: StateSpec) -> dict[str, bytes]:

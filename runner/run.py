@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from runner.diff import source_words
 from runner.errors import InterruptedRunError, TamperedError
 from runner.execute import Executed, Finished, clean_up, collect, execute, refuse_full_disk
 from runner.logs import Echo
@@ -75,6 +76,9 @@ def record_run(
         run.begin()
         with starting(run):
             spec_bytes = run.write_spec(captured.spec)
+            for source in captured.spec.observed.access.sources:
+                if not source.reachable:
+                    session.say(f"access: {source.uri} is {source_words(source)}")
             session.say(f"run {run.id}  state {captured.spec.digest[:19]}")
             made = make_plan(session, captured.spec)
             rebuilt = rebuild_for(session, made, run)

@@ -8,16 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.fsck.facts import Hashed, RunFacts
+from runner.fsck import facts as fsck_facts
+from runner.fsck.facts import Hashed, Hasher, RunFacts, look
 from runner.fsck.runs import judge_run
 from runner.state.checked import with_check, without_check
 from runner.state.digest import canonical, digest_bytes
 from runner.state.record import Outcome, Record
 from runner.state.strict import dump_record, dump_spec, load_spec
 from runner.store.blobs import Blobs
-from runner.store.runs import Sum
+from runner.store.runs import Run, Sum
 from runner.store.store import FingerprintKey, open_damaged, open_store, read_info
+from runner.workspace import Workspace
 from tests.conftest import flip_bit
+from tests.store.test_runs import record_of, spec_of
 
 EXAMPLES = Path(__file__).parent.parent / "state_specs" / "examples"
 SPEC = load_spec(sorted(EXAMPLES.glob("*.yaml"))[0].read_bytes(), "example")
@@ -117,6 +120,36 @@ def test_a_clone_that_has_only_reviewed_copies_misses_nothing() -> None:
 
 def test_a_run_that_was_cut_off_misses_nothing() -> None:
     assert problems(facts({}, record=None, reviewed_record=None, sums=None)) == {}
+
+
+@pytest.mark.parametrize("at", ["spec.yaml", "record.json", "sums", "j-1.yaml", "j-1.record.json"])
+@pytest.mark.parametrize("doing", ["finish", "forget"])
+def test_a_run_that_is_finished_or_forgotten_meanwhile_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, doing: str, at: str
+) -> None:
+    workspace = Workspace(tmp_path, open_store(tmp_path / ".replay", create=True))
+    (tmp_path / "state_specs").mkdir()
+    run = Run(workspace.store, "j-1", workspace.specs)
+    run.begin()
+    record = record_of("j-1", run.write_spec(spec_of("j-1")))
+    (run.folder / "stdout").touch()
+    if doing == "forget":
+        run.write_record(record)
+        run.end()
+    read = fsck_facts.read
+
+    def meanwhile(path: Path) -> bytes | None:
+        found = read(path)
+        if path.name == at and run.folder.exists() and not (finished := (run.folder / "record.json").exists()):
+            run.write_record(record)
+            run.end()
+        elif path.name == at and run.folder.exists() and doing == "forget" and finished:
+            run.forget()
+        return found
+
+    monkeypatch.setattr(fsck_facts, "read", meanwhile)
+    (seen,) = look(workspace, Hasher(), lambda text: None, alone=False).runs
+    assert judge_run(seen).findings == ()
 
 
 def test_logs_are_held_against_their_sums() -> None:

@@ -205,14 +205,21 @@ def logs(
 def outputs(
     run: RunArgument,
     to: Annotated[Path | None, typer.Option(help="Copy the outputs into this folder.")] = None,
+    differences: Annotated[
+        Path | None,
+        typer.Option(help="Of a replay: write there pictures of where images differ from the original's."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
     store: StoreOption = None,
     as_json: Json = False,
 ) -> int:
-    """List the outputs of a run, or copy them out of the store."""
+    """List the outputs of a run, or copy them out of the store.
+
+    A picture shows the original in grey, the redder the more a pixel differs, blue what is in one of the two only.
+    """
     from runner.cli import looking
 
-    return looking.outputs(run, to, force, store, as_json)
+    return looking.outputs(run, to, differences, force, store, as_json)
 
 
 def rm(

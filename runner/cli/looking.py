@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import sys
 from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +13,13 @@ import msgspec
 import typer
 
 from runner.cli.output import Harmless, diagnosis_text, print_json, safe, table
-from runner.errors import Exit, UsageError
+from runner.errors import Exit, UsageError, disk_error
 from runner.logs import STDERR, STDOUT, read_log
 from runner.state.digest import Digest
 from runner.state.record import Output, Verdict
-from runner.state.spec import StateSpec
+from runner.state.spec import DataSeen, StateSpec
 from runner.store.blobs import copy_out
-from runner.store.files import disk_error
-from runner.store.runs import RunStatus
+from runner.store.runs import Run, RunStatus
 from runner.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
@@ -132,7 +132,9 @@ def logs(part: str, stream: str, store: Path | None, as_json: bool) -> int:
     return Exit.OK
 
 
-def outputs(part: str, to: Path | None, force: bool, store: Path | None, as_json: bool) -> int:
+def outputs(
+    part: str, to: Path | None, differences: Path | None, force: bool, store: Path | None, as_json: bool
+) -> int:
     workspace = open_workspace(Path.cwd(), store)
     run = workspace.find_run(part)
     record = run.record()
@@ -140,22 +142,18 @@ def outputs(part: str, to: Path | None, force: bool, store: Path | None, as_json
         raise UsageError(f"{run.id} has no record, so it has no outputs", f"it is {run.status()}")
     if to is not None:
         _copy_outputs(workspace, record.outputs, to, force)
+    pictures = [] if differences is None else _draw_differences(workspace, run, differences, force)
     if as_json:
         listed = [{"path": o.path, "sha256": o.sha256, "size": o.size} for o in record.outputs]
-        print_json({"run_id": run.id, "outputs": listed, **({"to": str(to)} if to else {})})
+        also = {"to": str(to)} if to else {}
+        print_json({"run_id": run.id, "outputs": listed, **also, **({"pictures": pictures} if differences else {})})
     else:
-        typer.echo(_outputs_text(record.outputs), nl=False)
+        typer.echo(_outputs_text(record.outputs) + _pictures_text(pictures, differences), nl=False)
     return Exit.OK
 
 
 def _copy_outputs(workspace: Workspace, found: tuple[Output, ...], to: Path, force: bool) -> None:
-    there = [output.path for output in found if (to / output.path).exists()]
-    if there and not force:
-        raise UsageError(f"{to / there[0]} is there already", next="give --force to overwrite, or another folder")
-    for output in found:
-        place = to / output.path
-        if to.resolve() not in (place.parent.resolve() / "x").parents:
-            raise UsageError(f"{place} leads out of {to} through a link", next="copy into another folder")
+    for output, place in zip(found, _places(to, [output.path for output in found], force), strict=True):
         source = workspace.store.blobs.verified(Digest(output.sha256))
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -163,6 +161,54 @@ def _copy_outputs(workspace: Workspace, found: tuple[Output, ...], to: Path, for
             copy_out(source, place, 0o755 if output.executable else 0o644)
         except OSError as error:
             raise disk_error(error, f"write {place}") from error
+
+
+def _places(to: Path, paths: Sequence[str], force: bool) -> Iterator[Path]:
+    """Where in the folder `to` each path is to be written; looked at one by one, as links may be made meanwhile."""
+    there = [path for path in paths if (to / path).exists()]
+    if there and not force:
+        raise UsageError(f"{to / there[0]} is there already", next="give --force to overwrite, or another folder")
+    for path in paths:
+        place = to / path
+        if to.resolve() not in (place.parent.resolve() / "x").parents:
+            raise UsageError(f"{place} leads out of {to} through a link", next="copy into another folder")
+        yield place
+
+
+def _draw_differences(workspace: Workspace, run: Run, to: Path, force: bool) -> list[dict[str, str]]:
+    """For each image that differs from the original's: `picture`, a file, or `problem`, why there is none."""
+    from runner.compare import difference_picture, differing_images
+
+    spec, record = run.spec_and_record()
+    before = workspace.find_run(spec.run.replay_of).record() if spec.run.replay_of else None
+    if before is None or record is None:
+        raise UsageError(
+            f"{run.id} has no original to differ from",
+            "it is no replay" if spec.run.replay_of is None else f"{spec.run.replay_of} has no record",
+            f"`replay {run.id}` makes a replay and names it",
+        )
+    original, replayed = ({output.path: output for output in one.outputs} for one in (before, record))
+    paths = differing_images(original, replayed, spec.contract.outputs)
+    drawn = []
+    for path, place in zip(paths, _places(to, [f"{path}.difference.png" for path in paths], force), strict=True):
+        a, b = (workspace.store.blobs.verified(Digest(side[path].sha256)) for side in (original, replayed))
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            difference_picture(a, b, place)
+            drawn.append({"path": path, "picture": str(place)})
+        except UsageError as error:
+            drawn.append({"path": path, "problem": error.why})
+        except OSError as error:
+            raise disk_error(error, f"write {place}") from error
+    return drawn
+
+
+def _pictures_text(pictures: Sequence[Mapping[str, str]], to: Path | None) -> str:
+    if to is not None and not pictures:
+        return "no image differs from the original's\n"
+    return "".join(
+        f"picture   {safe(one['path'])}  {safe(one.get('picture') or 'none: ' + one['problem'])}\n" for one in pictures
+    )
 
 
 def _piece(kind: int, data: bytes) -> dict[str, str]:
@@ -206,7 +252,14 @@ def _outputs_text(found: tuple[Output, ...]) -> str:
     return table([("output    " + safe(o.path), f"{o.size} bytes", o.sha256[:19]) for o in found])
 
 
+def _model(path: str, digest: str, seen: Mapping[str, DataSeen]) -> str:
+    reference = seen[path].reference if path in seen else None
+    return f"{path}  {digest[:19]}" + (f"  {reference}" if reference else "")
+
+
 def _spec_text(spec: StateSpec) -> str:
+    from runner.diff import source_words
+
     state, seen = spec.state, spec.observed
     locked = state.dependencies.locked
     packages = "what the image holds" if locked is None else f"{len(locked)} packages locked"
@@ -221,10 +274,12 @@ def _spec_text(spec: StateSpec) -> str:
         ("code", f"{state.code[:19]}  {code_line}"),
         ("image", f"{seen.image.reference} ({state.image.platform}, {len(state.image.diff_ids)} layers)"),
         ("packages", packages + (f", Python {state.dependencies.python}" if state.dependencies.python else "")),
-        *(("data", f"{path}  {digest[:19]}") for path, digest in sorted((state.data | state.model).items())),
+        *(("data", f"{path}  {digest[:19]}") for path, digest in sorted(state.data.items())),
+        *(("model", _model(path, digest, seen.model)) for path, digest in sorted(state.model.items())),
         ("params", state.params.file or "in replay.yaml") if state.params else ("params", "none"),
         ("env", " ".join(sorted(state.env)) or "none"),
         *((("secrets", " ".join(state.secrets)),) if state.secrets else ()),
         ("network", state.access.network),
+        *(("source", f"{one.uri}  {source_words(one)}") for one in seen.access.sources),
     ]
     return "".join(f"{name:<9} {safe(value)}\n" for name, value in lines)

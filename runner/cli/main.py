@@ -12,8 +12,7 @@ import typer
 
 from runner.cli import commands
 from runner.cli.output import print_error
-from runner.errors import Exit, InterruptedRunError, ReplayError, UsageError
-from runner.store.files import disk_error
+from runner.errors import Exit, InterruptedRunError, ReplayError, UsageError, disk_error
 
 # typer has had click inside it since 0.26 and beside it before; either way this is its error for bad usage.
 ClickError: Any = typer.BadParameter.__mro__[2]

@@ -11,6 +11,7 @@ import typer
 
 from runner import past
 from runner.cli.output import Progress, diagnosis_text, error_words, print_error, print_json, safe, table
+from runner.compare import by_suffix
 from runner.diagnose import Diagnosis
 from runner.errors import Exit, RefusedError, ReplayError, TamperedError, UnrebuildableError, UsageError
 from runner.rebuild import Plan
@@ -202,6 +203,8 @@ def _verdict(done: Sequence[Replayed], result: ReplayResult) -> str:
     text += table([tuple(str(cell) for cell in row) for row in rows])
     text += _more(len(result.outputs) - len(shown), "`--json` lists them")
     text += "".join(f"  note: {safe(note)}\n" for note in result.notes)
+    if any("image" in (one.comparator, by_suffix(one.path)) and one.verdict is not Verdict.IDENTICAL for one in shown):
+        text += f"  pictures of where images differ: `replay outputs {done[-1].record.run_id} --differences DIR`\n"
     return text + "".join(f"  replay {one.record.run_id}  {one.record.outcome.duration_s:.1f} s\n" for one in done)
 
 

@@ -13,8 +13,19 @@ not an error, and nothing of them reaches a detail except through `shown`.
 """
 
 from runner.compare.comparator import Comparator, Comparison
-from runner.compare.outputs import compare_outputs
-from runner.compare.registry import check_installed, check_rule
+from runner.compare.image import difference_picture
+from runner.compare.outputs import compare_outputs, differing_images
+from runner.compare.registry import by_suffix, check_installed, check_rule
 from runner.compare.shown import shown
 
-__all__ = ["Comparator", "Comparison", "check_installed", "check_rule", "compare_outputs", "shown"]
+__all__ = [
+    "Comparator",
+    "Comparison",
+    "by_suffix",
+    "check_installed",
+    "check_rule",
+    "compare_outputs",
+    "difference_picture",
+    "differing_images",
+    "shown",
+]

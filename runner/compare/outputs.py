@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from runner.compare.comparator import Comparison
-from runner.compare.extras import missing
+from runner.compare.extras import missing, refuse_missing
 from runner.compare.registry import COMPARATORS, by_suffix, check_installed, check_rule, comparator_of, rule_for
 from runner.errors import OutsideError
 from runner.state.digest import Digest
@@ -43,6 +43,20 @@ def compare_outputs(
         found = _compare(original.get(path), replayed.get(path), rule, opener)
         verdicts.append(OutputVerdict(path, found.verdict, rule.compare, found.detail))
     return tuple(verdicts)
+
+
+def differing_images(
+    original: Mapping[str, Output], replayed: Mapping[str, Output], rules: Mapping[str, OutputRule]
+) -> list[str]:
+    """Paths of images, by rule or by name, that both have and whose bytes differ.
+
+    Raises `UsageError` when there are some and what reads them is not installed.
+    """
+    both = sorted(path for path in original.keys() & replayed.keys() if original[path].sha256 != replayed[path].sha256)
+    found = [path for path in both if "image" in (rule_for(path, rules).compare, by_suffix(path))]
+    for path in found:
+        refuse_missing(path, "image", COMPARATORS["image"].extra)
+    return found
 
 
 def _compare(original: Output | None, replayed: Output | None, rule: OutputRule, opener: Opener) -> Comparison:

@@ -25,7 +25,7 @@ from runner.environment.locks import building, locked
 from runner.environment.project import Project, project_files
 from runner.environment.seal import ROOT, Stamps
 from runner.environment.tree import FORMAT, FindWheel, Tree, open_trees
-from runner.errors import OutsideError, UsageError
+from runner.errors import UsageError, disk_error
 from runner.state.digest import Digest, canonical, digest_value, hex_of
 from runner.state.plain import MALFORMED
 from runner.state.spec import Value, Wheel
@@ -94,9 +94,7 @@ def build_environment(
         _mark_used(place)
         return made
     except OSError as error:
-        raise OutsideError(
-            "the environment could not be made", str(error), f"check space and permissions of {cache}"
-        ) from error
+        raise disk_error(error, f"make an environment in {cache}") from error
 
 
 def _finished(place: Path) -> Environment | None:

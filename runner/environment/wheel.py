@@ -126,7 +126,7 @@ def _open_locked(path: Path, expected: Wheel) -> BinaryIO:
 def _unpack(file: BinaryIO, expected: Wheel, into: Path, interpreter: Interpreter) -> tuple[Entry, ...]:
     with zipfile.ZipFile(file) as archive:
         archive.filename = expected.wheel
-        _check_members(archive.infolist())
+        _check_members(archive.infolist(), os.fstat(file.fileno()).st_size)
         source = _CheckedWheel(archive)
         _check_agreement(source, expected)
         destination = _Tree(into, expected.name, interpreter)
@@ -137,12 +137,14 @@ def _unpack(file: BinaryIO, expected: Wheel, into: Path, interpreter: Interprete
 # --- what the archive may hold -------------------------------------------------------------------------
 
 
-def _check_members(members: list[zipfile.ZipInfo]) -> None:
+def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
     total = sum(member.file_size for member in members)
     if total > LARGEST_WHEEL:
         raise ValueError(f"it would unpack to {total} bytes; the limit is {LARGEST_WHEEL}")
     seen = set()
     for member in members:
+        if member.compress_size > size:
+            raise ValueError(f"it says that {member.filename} takes {member.compress_size} bytes of its {size}")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError(f"it holds {member.filename} compressed in a way that wheels are not")
         if not _is_safe(member.orig_filename):

@@ -179,6 +179,22 @@ def read(path: Path) -> bytes | None:
 
 
 def _run(workspace: Workspace, run_id: str, hasher: Hasher) -> RunFacts:
+    """A run's files as they were at one moment: read again while somebody finishes or forgets it."""
+    while True:
+        before = _outline(workspace, run_id)
+        found = _read_run(workspace, run_id, hasher)
+        if found.running or _outline(workspace, run_id) == before:
+            return found
+
+
+def _outline(workspace: Workspace, run_id: str) -> list[tuple[str, tuple[int, ...] | None]]:
+    folder, specs = workspace.store.runs / run_id, workspace.specs
+    reviewed = [specs / f"{run_id}.yaml", specs / f"{run_id}.record.json"] if specs else []
+    found = ((path.name, _status(path)) for path in (*_entries(folder), *reviewed) if path.name != "lock")
+    return [(name, _look(status) if status else None) for name, status in found]
+
+
+def _read_run(workspace: Workspace, run_id: str, hasher: Hasher) -> RunFacts:
     folder, specs = workspace.store.runs / run_id, workspace.specs
     others = [path for path in _entries(folder) if path.name not in ("spec.yaml", "record.json", SUMS, "lock")]
     hashed = hasher.all(path for path in others if not _TEMPORARY.fullmatch(path.name))

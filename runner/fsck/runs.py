@@ -53,8 +53,10 @@ def judge_run(facts: RunFacts) -> JudgedRun:
     specs = _specs(facts, sums, record)
     spec = _spec_of(specs.good, facts.run_id) if specs.good is not None else None
     job = spec.run.job if spec else facts.run_id.rsplit("-", 2)[0]
+    if facts.running:
+        return JudgedRun(facts.run_id, spec, record, (), {})
     findings = [*_of_copies(facts, job, specs), *_of_copies(facts, job, records), *_of_logs(facts, job, sums)]
-    if facts.in_store and not facts.running and records.good is not None and sums is None:
+    if facts.in_store and records.good is not None and sums is None:
         problem: FileProblem = "missing" if facts.sums is None else "damaged"
         detail = "nothing tells whether the logs are whole" if facts.sums is None else "its own check says so"
         findings.append(_finding(facts, job, SUMS, "sums", problem, detail))

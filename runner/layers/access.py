@@ -1,4 +1,4 @@
-"""Layer `access`: what the job may reach: network, limits, secrets.
+"""Layer `access`: what the job may reach: network, limits, secrets. Declared sources are in `sources`.
 
 A secret is a reference, `env:NAME` or `file:PATH`. Its value is read just before the start and lives in
 this process's memory only; what is recorded is where it came from and a keyed fingerprint.
@@ -58,13 +58,19 @@ def telling(values: Collection[bytes]) -> tuple[bytes, ...]:
 
 def seen(references: Mapping[str, str], values: Mapping[str, bytes], key: bytes) -> dict[str, SecretSeen]:
     return {
-        name: SecretSeen(source=references[name], fingerprint=fingerprint(value, key)) for name, value in values.items()
+        name: SecretSeen(source=references[name], fingerprint=fingerprint(value, key), key=key_name(key))
+        for name, value in values.items()
     }
 
 
 def fingerprint(value: bytes, key: bytes) -> str:
     """Equal for equal values in one store; says nothing to whoever lacks the store's key."""
     return "hmac-sha256:" + hmac.new(key, value, hashlib.sha256).hexdigest()[:32]
+
+
+def key_name(key: bytes) -> str:
+    """Tells keys apart and says nothing of them."""
+    return hmac.new(key, b"replay: the name of this key", hashlib.sha256).hexdigest()[:16]
 
 
 def _read(name: str, reference: str, root: Path, caller: Mapping[str, str]) -> bytes:

@@ -12,6 +12,7 @@ with a fixed mark.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 _MARK = b'{"replay-folder":1,"files":'
 _ONLY = "file"
+# A URL may be the repository, but one with `user:password@` has two `@`, or one before its path.
+_REFERENCE = re.compile(r"models:/[^/\s]+[/@][^/\s]+|(\w+://[^@/\s]+/)?[^@:\s]+@[^@\s]+")
 
 
 class DataFile(msgspec.Struct, frozen=True, array_like=True):
@@ -94,8 +97,24 @@ def _plain_at_hand(file: Path) -> str:
     return digest_file(file) if file.is_file() else "not there"
 
 
-def observe_model(store: Store, root: Path, path: str) -> tuple[str, Version, DataSeen]:
-    """As `observe`, but a plain file that DVC does not track will do."""
+def observe_model(store: Store, root: Path, path: str, reference: str | None) -> tuple[str, Version, DataSeen]:
+    """As `observe`, but a plain file that DVC does not track will do. `reference` is what a registry calls it."""
+    if reference is not None:
+        _refuse_odd_reference(path, reference)
+    path, version, seen = _observe_model(store, root, path)
+    return path, version, msgspec.structs.replace(seen, reference=reference)
+
+
+def _refuse_odd_reference(path: str, reference: str) -> None:
+    if not _REFERENCE.fullmatch(reference) or not reference.isprintable():
+        raise UsageError(
+            f"model: the reference of {path} is none",
+            "it is kept beside the digest of the file, to be compared; credentials have no place in it",
+            "write it like `models:/NAME/VERSION` or `REPO@REVISION`",
+        )
+
+
+def _observe_model(store: Store, root: Path, path: str) -> tuple[str, Version, DataSeen]:
     from runner.layers.stat_cache import StatCache
 
     path = inside(path, "model")

@@ -29,8 +29,12 @@ _SAME_HOST = {
     "SOURCE_DATE_EPOCH": "315532800",
     "TZ": "UTC",
 }
+# glibc chooses among variants of its own exp, sin, pow, …, which round otherwise with fused multiply-add. Names that a
+# version of it does not know it ignores; `_Usable` is what those before 2.33 know.
+_GLIBC_FEATURES = "AVX2 AVX2_Usable FMA FMA_Usable FMA4 FMA4_Usable"
 _PORTABLE = {
     "ATEN_CPU_CAPABILITY": "default",
+    "GLIBC_TUNABLES": "glibc.cpu.hwcaps=" + ",".join(f"-{name}" for name in _GLIBC_FEATURES.split()),
     "MKL_CBWR": "COMPATIBLE",
     "OPENBLAS_CORETYPE": "Prescott",
 }

@@ -27,6 +27,23 @@ def observe(engine_version: dict[str, Any]) -> HostSeen:
     )
 
 
+def differences(then: HostSeen, now: HostSeen) -> list[str]:
+    """In what two machines differ, and how: `kernel (6.1 → 6.8)`; of sets what is gone and what came."""
+    return [
+        f"{name} ({_moved(getattr(then, name), getattr(now, name))})"
+        for name in now.__struct_fields__
+        if getattr(then, name) != getattr(now, name)
+    ]
+
+
+def _moved(then: Any, now: Any) -> str:
+    if isinstance(then, tuple):
+        gone = [f"without {one}" for one in then if one not in now]
+        came = [f"with {one}" for one in now if one not in then]
+        return ", ".join(gone + came) or "other numbers of them"
+    return f"{'unknown' if then is None else then} → {'unknown' if now is None else now}"
+
+
 def _engine(version: dict[str, Any]) -> str:
     components = version.get("Components") or [{}]
     return f"{components[0].get('Name', 'Engine')} {version.get('Version', '')}".strip()

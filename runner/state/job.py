@@ -36,6 +36,13 @@ class JobLimits(Value, frozen=True):
     time: str | float | None = None
 
 
+class JobSource(Value, frozen=True):
+    """Something outside that the job's results depend on. `secret` is the declared one to be shown to it."""
+
+    uri: str
+    secret: EnvName | None = None
+
+
 class Job(Value, frozen=True, kw_only=True):
     """What can be run. A string command goes to `sh -c`, a list is executed as it is."""
 
@@ -47,15 +54,17 @@ class Job(Value, frozen=True, kw_only=True):
     dependencies: str | None = None
     system_packages: bool = False
     data: tuple[str, ...] = ()
-    model: tuple[str, ...] = ()
+    model: dict[str, str | None] | tuple[str, ...] = ()
     params: str | dict[str, Any] | None = None
     env: dict[EnvName, str | None] = {}
     secrets: dict[EnvName, str] = {}
+    sources: tuple[JobSource | str, ...] = ()
     network: Network = "none"
     limits: JobLimits = JobLimits()
     determinism: Determinism = "same-host"
     labels: tuple[str, ...] = ()
     outputs: dict[str, OutputRule | str | None] | tuple[str, ...] = {}
+    preprocessing: tuple[str, ...] = ()
 
 
 class Workfile(Value, frozen=True, kw_only=True):

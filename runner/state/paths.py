@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection
+from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from runner.errors import UsageError
@@ -68,6 +69,11 @@ def listing_problem(listed: Collection[str]) -> str | None:
 def is_text(value: str) -> bool:
     """Whether it has a UTF-8 form; what the system gave in other bytes has none."""
     return value.isascii() or not any(0xD800 <= ord(character) <= 0xDFFF for character in value)
+
+
+def is_marked(path: str, marks: Collection[str]) -> bool:
+    """Whether a mark is the path, a folder above it or a glob of it; `*` stands for any characters, `/` too."""
+    return any(covers(mark.rstrip("/"), path) or fnmatchcase(path, mark) for mark in marks)
 
 
 def covers(folder: str, path: str) -> bool:

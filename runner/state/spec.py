@@ -156,20 +156,39 @@ class DvcPin(Value, frozen=True):
 
 
 class DataSeen(Value, frozen=True):
+    """`reference` is what a registry calls a model: `models:/name/version` or `repo@revision`."""
+
     dvc: DvcPin | None = None
     size: int | None = None
     nfiles: int | None = None
+    reference: str | None = None
 
 
 class SecretSeen(Value, frozen=True, rename={"source": "from"}):
-    """Where a secret was taken from, and a keyed fingerprint that only this store can recompute."""
+    """Where a secret was taken from, and a keyed fingerprint that only this store can recompute.
+
+    `key` names the key, by nothing that helps to guess it: only fingerprints of one key can be compared.
+    """
 
     source: str
     fingerprint: str
+    key: str | None = None
+
+
+class SourceSeen(Value, frozen=True):
+    """A declared source: whether it could be read, and as whom. `status` is its answer, or why there was none;
+    `secret` the name of the one that was shown to it."""
+
+    uri: str
+    reachable: bool
+    identity: str | None = None
+    status: str = ""
+    secret: str | None = None
 
 
 class AccessSeen(Value, frozen=True):
     secrets: dict[str, SecretSeen] = {}
+    sources: tuple[SourceSeen, ...] = ()
 
 
 class HostSeen(Value, frozen=True):
@@ -227,7 +246,10 @@ class OutputRule(Value, frozen=True):
 
 
 class Contract(Value, frozen=True):
+    """`preprocessing` are the code files, by glob or folder, whose change is to be called that."""
+
     outputs: dict[str, OutputRule] = {}
+    preprocessing: tuple[str, ...] = ()
 
 
 # --- the spec ------------------------------------------------------------------------------------------

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from runner.errors import TamperedError
+from runner.errors import TamperedError, disk_error
 from runner.state.digest import Digest, digest_bytes, digest_file, digest_of_hex, hex_of
-from runner.store.files import disk_error, fsync_folder
+from runner.store.files import fsync_folder
 
 _CHUNK = 1 << 20
 _THREADS = 8

@@ -13,17 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from runner.errors import OutsideError
-
-_FULL = "free some space (`replay gc`), then run the command again"
-_SHUT = "get the right to use it, or name another store (--store); to look at runs, reading is enough"
-_DISK_NEXT = {errno.ENOSPC: _FULL, errno.EDQUOT: _FULL} | dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _SHUT)
-
-
-def disk_error(error: OSError, doing: str) -> OutsideError:
-    """The user's view of an `OSError` met while `doing` something."""
-    next_step = _DISK_NEXT.get(error.errno or 0, "")
-    return OutsideError(f"cannot {doing}", error.strerror or str(error), next_step)
+from runner.errors import OutsideError, disk_error
 
 
 def fsync_folder(folder: Path) -> None:

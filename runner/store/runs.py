@@ -149,7 +149,7 @@ class Run:
         """Remove spec, record and logs, the reviewed copies too."""
         remove_tree(self.folder, self._tmp)
         if self._specs:
-            for name in (f"{self.id}.yaml", f"{self.id}.record.json"):
+            for name in (f"{self.id}.record.json", f"{self.id}.yaml"):
                 (self._specs / name).unlink(missing_ok=True)
 
     # --- reading

@@ -25,10 +25,10 @@ from pathlib import Path
 
 import msgspec
 
-from runner.errors import OutsideError, TamperedError, UsageError
+from runner.errors import OutsideError, TamperedError, UsageError, disk_error
 from runner.state.plain import MALFORMED
 from runner.store.blobs import Blobs
-from runner.store.files import FileLock, disk_error, locked, write_atomic
+from runner.store.files import FileLock, locked, write_atomic
 
 STORE_FORMAT = 1
 STORE_NAME = ".replay"
@@ -115,6 +115,14 @@ class Store:
                 yield
             finally:
                 alone.release()
+
+    def known_key(self) -> bytes | None:
+        """The key of secret fingerprints, if there is one that can be read; none is made."""
+        try:
+            key = FingerprintKey((self.folder / "key").read_bytes())
+        except OSError:
+            return None
+        return key.secret if key.whole else None
 
     def fingerprint_key(self) -> bytes:
         """The key of secret fingerprints: made at first use, readable by the owner only, never shared."""

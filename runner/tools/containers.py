@@ -333,7 +333,7 @@ class Engine:
             try:
                 exit_code = self._wait(container, stopping)
                 duration = time.monotonic() - started
-                state = None if stopping.reason else self._state_of_ended(container, exit_code)
+                state = None if stopping.reason else self._state_of_ended(container, exit_code, duration)
             except NotFound as error:
                 raise ended_from_outside() from error
             memory = exit_code != 0 and state is not None and bool(state.get("OOMKilled"))
@@ -375,13 +375,13 @@ class Engine:
                 self._client.ping()
                 stopping.step()
 
-    def _state_of_ended(self, container: str, exit_code: int) -> dict[str, Any]:
+    def _state_of_ended(self, container: str, exit_code: int, duration_s: float) -> dict[str, Any]:
         """How the engine saw the container end. Raises `OutsideError` when the engine was told to end it, which this
         tool did not do; an engine that stops tells itself."""
         state: dict[str, Any] = self._client.inspect_container(container)["State"]
         told = {"container": container, "event": "kill"}
         # An engine notes that it sent a signal when it has, and what that ends may end first.
-        start, end = lifespan(state, _NOTED_S if exit_code in _KILLED_CODES else 0)
+        start, end = lifespan(state, duration_s, _NOTED_S if exit_code in _KILLED_CODES else 0)
         if any(True for _ in self._client.events(start, end, filters=told)):
             raise ended_from_outside()
         return state

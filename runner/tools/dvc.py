@@ -21,7 +21,7 @@ from stat import S_ISDIR
 from threading import Event
 from typing import Protocol
 
-from runner.errors import OutsideError, UnrebuildableError, UsageError
+from runner.errors import OutsideError, TamperedError, UnrebuildableError, UsageError
 from runner.state.spec import DvcPin
 from runner.tools.dvc_config import DvcConfig, cache_dir, config_text, load_config, remote_name, remote_url
 from runner.tools.dvc_files import Tracked, find_pin, repo_of, tracked_paths
@@ -50,6 +50,7 @@ __all__ = [
     "fetch",
     "find_pin",
     "hash_file",
+    "list_remote",
     "missing_objects",
     "object_path",
     "objects_folder",
@@ -182,7 +183,8 @@ def fetch(
     """Bring the objects of pinned paths of the workspace into the DVC cache, whatever the workspace pins now.
 
     Waits up to `lock_wait_s` for another DVC command and says so through `on_wait`. Raises
-    `UnrebuildableError` for what no remote has and `OutsideError` when DVC fails. Verifies no content.
+    `UnrebuildableError` for what no remote has, `OutsideError` when DVC fails and `TamperedError` for other bytes than
+    were asked for. Does not verify what was there, nor the files of a folder whose listing had to be fetched.
     """
     for repo, pins in _by_repo(root, wanted).items():
         _fetch_in(repo, root, pins, _Patience(lock_wait_s, on_wait))
@@ -207,9 +209,25 @@ def _fetch_in(repo: Path, root: Path, wanted: Mapping[str, DvcPin], patience: _P
         complaints += _fetch_by_pin(repo, free, patience)
     if targets := [bound[path].target for path in lacking if path in bound]:
         complaints += _run_unlocked(["fetch", "--", *targets], repo, patience)
+    for path, objects in lacking.items():
+        _drop_wrong(cache_dir(repo), path, wanted[path], objects)
     if still := _lacking(repo, wanted, bound):
         path, objects = min(still.items())
         raise _not_fetched(repo, path, wanted[path], len(objects), complaints)
+
+
+def _drop_wrong(cache: Path, path: str, pin: DvcPin, fetched: Iterable[str]) -> None:
+    """DVC keeps whatever a remote sends, and would never ask for it again."""
+    for md5 in fetched:
+        place = object_path(cache, pin.hash, md5)
+        name = md5.removesuffix(".dir")
+        if place.is_file() and hash_file(place, "md5" if name != md5 else pin.hash).md5 != name:
+            place.unlink()
+            raise TamperedError(
+                f"the DVC remote holds other bytes than {path} was added with",
+                f"what it sent for {md5} has another MD5, and was dropped",
+                f"`dvc push` where {path} still is, then run the command again",
+            )
 
 
 def _bound(root: Path, path: str, pin: DvcPin) -> Tracked | None:
@@ -236,6 +254,7 @@ def _not_fetched(
         return OutsideError(what, complaints[0], command)
     where = remote_url(load_config(repo)) or pin.remote
     why = f"{lost} of its objects ({pin.md5}) are neither in {cache_dir(repo)} nor on {where}"
+    why += ", or it is in trouble: DVC does not say"
     return UnrebuildableError(what, why, f"dvc push, where {path} still is")
 
 
@@ -332,8 +351,17 @@ def _complaint(stderr: str) -> str:
     return without_credentials((errors or lines[-1:] or ["it gave no reason"])[0])
 
 
+def list_remote(root: Path, name: str, patience_s: float) -> subprocess.CompletedProcess[str]:
+    """Ask for what the remote holds at its top. Raises `subprocess.TimeoutExpired`."""
+    return _dvc(["ls-url", f"remote://{name}"], root, patience_s=patience_s)
+
+
 def _dvc(
-    arguments: Sequence[str], folder: Path, settings: Mapping[str, str] = {}, questions: str = ""
+    arguments: Sequence[str],
+    folder: Path,
+    settings: Mapping[str, str] = {},
+    questions: str = "",
+    patience_s: float | None = None,
 ) -> subprocess.CompletedProcess[str]:
     # -P: a module in the workspace must not stand in for one of DVC's. DVC_DAEMON: leave no process behind.
     return subprocess.run(
@@ -345,4 +373,5 @@ def _dvc(
         encoding="utf-8",
         errors="replace",
         check=False,
+        timeout=patience_s,
     )

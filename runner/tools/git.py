@@ -51,8 +51,8 @@ def seen(folder: Path) -> CodeSeen:
     head = dict(line.removeprefix("# branch.").split(" ", 1) for line in status if line.startswith("# branch."))
     remote = _ask(folder, "config", "--get", "remote.origin.url")
     return CodeSeen(
-        commit=None if head["oid"] == "(initial)" else head["oid"],
-        branch=None if head["head"] == "(detached)" else head["head"],
+        commit=None if head.get("oid") == "(initial)" else head.get("oid"),
+        branch=None if head.get("head") == "(detached)" else head.get("head"),
         remote=without_credentials(remote) if remote else None,
         dirty=_dirty(status, prefix),
         submodules={name: _ask(folder / name, "rev-parse", "HEAD") or "" for name in _submodules(folder)},

@@ -3,7 +3,8 @@
 Moments are what a process does to the world: opening a file to write, renaming, linking, removing, making a folder,
 changing a mode, forcing to the disk, starting a program, connecting. They are counted; before the one with the number
 MOMENT the process sends itself SIGKILL, which nothing can catch. With 0 it lives, and the names of all moments are
-written to REPORT, one a line. With threads the order varies a little between runs, the spread does not.
+written to REPORT, one a line, their paths after tabs. With threads the order varies a little between runs, the spread
+does not.
 
 A moment `+N` is in the middle of a write instead: the kernel ends the process when it makes any file longer than N
 bytes. So SQLite, whose writes Python does not see, is cut off too.
@@ -32,15 +33,15 @@ class Moments:
         self.names: list[str] = []
         self.lock = threading.Lock()
 
-    def pass_one(self, name: str) -> None:
+    def pass_one(self, name: str, *paths: str) -> None:
         with self.lock:
-            self.names.append(name)
+            self.names.append("\t".join([name, *paths]))
             if len(self.names) == self.last:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     def audit(self, event: str, given: tuple[Any, ...]) -> None:
         if event in EVENTS or (event == "open" and isinstance(given[2], int) and given[2] & WRITING):
-            self.pass_one(event)
+            self.pass_one(event, *(os.fsdecode(one) for one in given if isinstance(one, str | bytes | os.PathLike)))
 
 
 def main() -> None:
@@ -51,7 +52,7 @@ def main() -> None:
     moments, fsync = Moments(-1 if in_a_write else int(moment)), os.fsync
 
     def counted_fsync(descriptor: int) -> None:
-        moments.pass_one("os.fsync")
+        moments.pass_one("os.fsync", os.readlink(f"/proc/self/fd/{descriptor}"))
         fsync(descriptor)
 
     os.fsync = counted_fsync  # there is no audit event for it

@@ -41,7 +41,7 @@ class Member:
 
     def call(self, *arguments: str, codes: tuple[int, ...] = (0,)) -> Done:
         done = self.recorded.replay(*arguments, "--json", timeout=180)
-        assert done.code in codes, (arguments, done)
+        assert done.code in codes, f"{arguments}: {done.code}\n{done.out}\n{done.err}"
         return done
 
     def judge(self, job: str, run: str) -> None:

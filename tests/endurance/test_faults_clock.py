@@ -4,22 +4,31 @@
 |---|---|
 | the clock is a day back or ahead between commands | runs are recorded, replay identical; gc takes nothing |
 | it jumps a day, either way, while a job runs | recorded; no time limit is hit or missed, no duration is a day |
+| the engine's clock is set back or forward while a job runs | the same |
 | files from the future | captured by content, never remembered by their looks |
 | other content under the same modification time | noticed: a change of content changes the state |
 
-The clock of the tool's process alone is moved (libfaketime): engine, job and file system keep the machine's.
+The clock of the tool's process alone is moved (libfaketime), job and file system keep the machine's; what the engine
+tells of its own is moved in its answers.
 """
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import json
 import os
 import sysconfig
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from runner.state.spec import Limits
+from runner.tools.container_request import ContainerRequest
+from runner.tools.containers import Engine
+from runner.tools.interrupts import Interrupts
 from tests.conftest import Workspace
 from tests.endurance.faults import nothing_left, started
 from tests.engine.conftest import Recorded
@@ -125,3 +134,30 @@ def test_looks_are_not_trusted_by_a_clock_that_is_off(recorded: Recorded, clock:
         os.utime(file, (at, at))
         digests.append(recorded.run("steady", "-q")["state_digest"])
     assert len(set(digests)) == 3
+
+
+class Silent:
+    def write(self, _stream: int, _data: bytes) -> None:
+        """Nobody listens."""
+
+
+@pytest.mark.parametrize("set_back_s", [3600, -3600])
+def test_an_engine_whose_clock_is_set_while_a_job_runs(
+    engine: Engine, shell_image: str, monkeypatch: pytest.MonkeyPatch, set_back_s: float
+) -> None:
+    """The engine is real, and so is what it answers about a start before, and an end after."""
+    inspect = engine._client.inspect_container
+
+    def inspected(container: str) -> dict[str, Any]:
+        found: dict[str, Any] = inspect(container)
+        started = datetime.datetime.fromisoformat(found["State"]["StartedAt"])
+        found["State"]["StartedAt"] = (started + datetime.timedelta(seconds=set_back_s)).isoformat()
+        return found
+
+    monkeypatch.setattr(engine._client, "inspect_container", inspected)
+    with contextlib.closing(Interrupts()) as interrupts:
+        for command, seconds, stopped in (("true", 60.0, None), ("sleep 0.3", 0.1, "time-limit")):
+            request = ContainerRequest(
+                image=shell_image, command=("sh", "-c", command), user="0:0", workdir="/", limits=Limits(time=seconds)
+            )
+            assert engine.run(request, Silent(), interrupts).stopped == stopped

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.conftest import Index, wheel
 from tests.engine.conftest import JOBS, TOOL, Recorded
@@ -160,6 +161,40 @@ def test_outputs_are_copied_out_and_overwrite_nothing(recorded: Recorded, tmp_pa
     assert (blob.stat().st_size, blob.stat().st_mtime_ns) == (kept.st_size, kept.st_mtime_ns)
     for place in ("/dev/null/x", "/proc/x"):
         assert recorded.replay("outputs", recorded.ids["steady"], "--to", place).code == 7
+
+
+GREY = "{ printf 'P5 9 1 255\\n'; date +%N; }"
+"""An image of nine grey pixels, the digits of the nanosecond."""
+
+
+def test_pictures_of_where_images_differ(recorded: Recorded, shell_image: str, tmp_path: Path) -> None:
+    """Images by rule and by name, one that cannot be read, one that stays the same, a file that is no image."""
+    command = f"mkdir out; {GREY} >out/plot.pgm; {GREY} >a.png; date +%N >no.png; echo 1 >same.png; date +%N >n.txt"
+    outputs = {"out": "image", "a.png": "bytes", "no.png": "bytes", "same.png": "image", "n.txt": "text"}
+    recorded.jobs(plots={"command": command, "image": shell_image, "python": None, "outputs": outputs})
+    first = recorded.run("plots")["run_id"]
+    said = recorded.replay(first)
+    replay = recorded.replayed(first, code=1)["run_id"]
+    assert " --differences DIR" in said.out, said
+
+    to = tmp_path / "pictures"
+    done = recorded.replay("outputs", replay, "--differences", str(to), "--json")
+    assert done.code == 0, done
+    found = {one["path"]: one for one in done.json["pictures"]}
+    assert found.keys() == {"a.png", "no.png", "out/plot.pgm"}
+    assert "original: not an image that is read here" in found["no.png"]["problem"]
+    for path in ("a.png", "out/plot.pgm"):
+        drawn = to / f"{path}.difference.png"
+        assert found[path]["picture"] == str(drawn)
+        with Image.open(drawn) as picture:
+            assert (picture.size, picture.mode) == ((9, 1), "RGB")
+    assert len([entry for entry in to.rglob("*") if entry.is_file()]) == 2
+
+    assert "there already" in recorded.error("outputs", replay, "--differences", str(to), code=2)["what"]
+    assert "picture   a.png" in recorded.replay("outputs", replay, "--differences", str(to), "--force").out
+    assert "no original" in recorded.error("outputs", first, "--differences", str(to), code=2)["what"]
+    again = recorded.replayed(recorded.ids["steady"])["run_id"]
+    assert "no image differs" in recorded.replay("outputs", again, "--differences", str(to)).out
 
 
 # --- diff --------------------------------------------------------------------------------------------------------

@@ -59,6 +59,7 @@ def test_null_is_allowed_only_where_it_means_something() -> None:
         "workfile": {
             f"{job}/python/anyOf",
             f"{job}/env/additionalProperties/anyOf",
+            f"{job}/model/anyOf/additionalProperties/anyOf",
             f"{job}/outputs/anyOf/additionalProperties/anyOf",
         },
     }
