@@ -49,10 +49,10 @@ def record_run(
     job: Job,
     *,
     relock: bool = False,
-    source: Workspace | None = None,
+    place: Workspace | None = None,
     as_of: str | None = None,
 ) -> tuple[StateSpec, Record]:
-    """Run a job of the workspace and record it. A job that fails is recorded too. `source` is where to capture from, if
+    """Run a job of the workspace and record it. A job that fails is recorded too. `place` is where to capture from, if
     that is not the workspace as it stands."""
     # Looking at the present needs DVC, git and pip's doors; a replay needs none of them.
     from runner.capture import capture
@@ -61,7 +61,7 @@ def record_run(
     sweep(session)
     with store.adding():
         captured = capture(
-            source or session.workspace,
+            place or session.workspace,
             session.engine,
             name,
             job,

@@ -58,7 +58,7 @@ def run(
     with past.at_commit(workspace, at) if at else contextlib.nullcontext(workspace) as source:
         name, wanted = (adhoc.name, _adhoc_job(adhoc, words)) if adhoc.image else _declared(source, job, command)
         with session(workspace, quiet=quiet) as here:
-            spec, record = record_run(here, name, wanted, relock=relock, source=source, as_of=before)
+            spec, record = record_run(here, name, wanted, relock=relock, place=source, as_of=before)
     if as_json:
         print_json(
             {
