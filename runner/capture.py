@@ -61,9 +61,11 @@ def capture(
     say: Say,
     *,
     relock: bool = False,
+    as_of: str | None = None,
     now: datetime.datetime,
 ) -> Captured:
-    """The state that the job would run under now, its files safe in the store.
+    """The state that the job would run under now, its files safe in the store. With `as_of`, packages are resolved
+    among those that the index had at that moment.
 
     Raises `UsageError` for what a person must mend, `OutsideError` when the engine, the index or a
     registry fails.
@@ -85,7 +87,9 @@ def capture(
     found = image.observe(engine, store, root, job.image, job.entrypoint == "keep", say)
     probed = probe(engine, store.cache, found.id, job.python, interrupts) if job.python else None
     identity = digest_value(found.identity)
-    locker = Locker(engine, found.id, identity, probed, job_owner(), interrupts, say) if probed else None
+    # A lock of another moment is another lock.
+    scope = digest_value([identity, as_of]) if as_of else identity
+    locker = Locker(engine, found.id, scope, probed, job_owner(), interrupts, say, as_of) if probed else None
     locked, locked_seen = dependencies.observe(store, root, job, probed, locker, relock)
     files = code.observe(root, set(owned_paths(workspace, job)))
     contract = Contract(outputs, metrics, marked_preprocessing(job, [file.path for file in files]))

@@ -68,6 +68,7 @@ def is_package(change: Change) -> bool:
 def _together(good: State, bad: State, changes: Sequence[Change]) -> Iterator[frozenset[int]]:
     places = {key_of(change): item for item, change in enumerate(changes)}
     yield frozenset(item for key, item in places.items() if _is_of_image(key))
+    yield frozenset(item for key, item in places.items() if _is_of_steps(key))
     packages = {change.name: item for item, change in enumerate(changes) if is_package(change)}
     if ("dependencies", "locked") in places:
         yield frozenset({places["dependencies", "locked"], *packages.values()})
@@ -83,6 +84,11 @@ def _together(good: State, bad: State, changes: Sequence[Change]) -> Iterator[fr
 
 def _is_of_image(key: Key) -> bool:
     return key[0] == "image" or (key[0] == "dependencies" and key[1] in _WITH_IMAGE)
+
+
+def _is_of_steps(key: Key) -> bool:
+    """The command, and what else says what is run: not its files, nor anything that other layers carry."""
+    return key[0] == "code" and key[1] != "files"
 
 
 def _bound_to_python(good: State, bad: State) -> set[str]:
@@ -141,8 +147,9 @@ def _hybrid(good: StateSpec, bad: StateSpec, taken: set[Key]) -> Hybrid:
     image = bad if any(map(_is_of_image, taken)) else good
     code = chosen("code", "files")
     params, files = _params(a.params, b.params, {name for layer, name in taken if layer == "params"})
-    state = State(
-        command=chosen("code", "command").state.command,
+    steps = bad if any(map(_is_of_steps, taken)) else good
+    state = msgspec.structs.replace(
+        steps.state,
         code=code.state.code,
         params=params,
         image=image.state.image,
@@ -199,7 +206,8 @@ def _access(good: Access, bad: Access, taken: Collection[Key]) -> Access:
 
     names = good.limits.__struct_fields__
     limits = {name: getattr(of(f"limits.{name}").limits, name) for name in names}
-    return Access(
+    return msgspec.structs.replace(
+        good,
         network=of("network").network,
         limits=msgspec.structs.replace(good.limits, **limits),
         determinism=of("determinism").determinism,

@@ -43,8 +43,17 @@ class Session(msgspec.Struct, frozen=True):
     echo: Echo | None = None
 
 
-def record_run(session: Session, name: str, job: Job, *, relock: bool = False) -> tuple[StateSpec, Record]:
-    """Run a job of the workspace and record it. A job that fails is recorded too."""
+def record_run(
+    session: Session,
+    name: str,
+    job: Job,
+    *,
+    relock: bool = False,
+    place: Workspace | None = None,
+    as_of: str | None = None,
+) -> tuple[StateSpec, Record]:
+    """Run a job of the workspace and record it. A job that fails is recorded too. `place` is where to capture from, if
+    that is not the workspace as it stands."""
     # Looking at the present needs DVC, git and pip's doors; a replay needs none of them.
     from runner.capture import capture
 
@@ -52,13 +61,14 @@ def record_run(session: Session, name: str, job: Job, *, relock: bool = False) -
     sweep(session)
     with store.adding():
         captured = capture(
-            session.workspace,
+            place or session.workspace,
             session.engine,
             name,
             job,
             session.interrupts,
             session.say,
             relock=relock,
+            as_of=as_of,
             now=datetime.datetime.now(datetime.UTC),
         )
         refuse_if_interrupted(session)

@@ -166,6 +166,10 @@ def _to_come(result: Result) -> int:
     return math.ceil(bits) + 2 if left else 1
 
 
+def _name(change: Change) -> str:
+    return "the code" if (change.layer, change.name) == ("code", "files") else change.name
+
+
 def _line_taken(result: Result, line: Line) -> str:
     if not line.drill:
         return _taken(result, frozenset(line.items))
@@ -184,7 +188,7 @@ def _taken(result: Result, items: Items) -> str:
 
 
 def _names(changes: Sequence[Change]) -> str:
-    names = [change.name for change in changes]
+    names = [_name(change) for change in changes]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 
@@ -272,7 +276,7 @@ def _history(result: Result) -> str:
 def _drill_text(one: Drilled) -> str:
     counted = f"({one.trials} trials more)"
     if one.found is None:
-        return f"  in {safe(one.drill.change.name)}: not found yet {counted}\n"
+        return f"  in {safe(_name(one.drill.change))}: not found yet {counted}\n"
     items = [item for cause in one.found.causes for part in cause.parts for item in sorted(part)]
     names = [safe(one.drill.names[item]) for item in items]
     which = "first bad" if one.drill.ordered else "of it"
@@ -293,7 +297,7 @@ def _cause_text(result: Result, cause: Cause, number: int, count: int) -> str:
     total = len(result.setup.between.changes)
     head = "CAUSE" if cause.proven else "NOT PROVEN"
     which = f", independent cause {number} of {count}" if count > 1 else ""
-    shown = [f"{change.name} {_sides(change)}" for change in changes[:_SHOWN]]
+    shown = [f"{_name(change)} {_sides(change)}" for change in changes[:_SHOWN]]
     more = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
     meet = "must meet, " if len(cause.parts) > 1 else ""
     text = f"{head}  {safe('  ×  '.join(shown) if meet else ', '.join(shown))}{more}"

@@ -69,6 +69,8 @@ def run(
     network: Annotated[str, typer.Option(help="With a command: none or open.")] = "none",
     name: Annotated[str, typer.Option(help="With a command: the name its runs get.")] = "adhoc",
     relock: Annotated[bool, typer.Option("--relock", help="Resolve the dependencies anew.")] = False,
+    at: Annotated[str | None, typer.Option(help="Run the job as this commit has it.")] = None,
+    as_of: Annotated[str | None, typer.Option(help="Resolve packages as the index stood on this day.")] = None,
     quiet: Quiet = False,
     store: StoreOption = None,
     as_json: Json = False,
@@ -90,7 +92,9 @@ def run(
         network=network,
         name=name,
     )
-    return running.run(job, command or [], adhoc, relock=relock, quiet=quiet, store=store, as_json=as_json)
+    return running.run(
+        job, command or [], adhoc, relock=relock, at=at, as_of=as_of, quiet=quiet, store=store, as_json=as_json
+    )
 
 
 def replay(

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import typer
 
+from runner import past
 from runner.cli.output import Progress, diagnosis_text, error_words, print_error, print_json, safe, table
 from runner.compare import by_suffix
 from runner.diagnose import Diagnosis
@@ -45,15 +46,19 @@ def run(
     adhoc: AdHoc,
     *,
     relock: bool,
+    at: str | None,
+    as_of: str | None,
     quiet: bool,
     store: Path | None,
     as_json: bool,
 ) -> int:
     workspace = open_workspace(Path.cwd(), store, create=True)
     words = [*([job] if job and adhoc.image else []), *command]
-    name, wanted = (adhoc.name, _adhoc_job(adhoc, words)) if adhoc.image else _declared(workspace, job, command)
-    with session(workspace, quiet=quiet) as here:
-        spec, record = record_run(here, name, wanted, relock=relock)
+    before = past.end_of(as_of) if as_of else None
+    with past.at_commit(workspace, at) if at else contextlib.nullcontext(workspace) as source:
+        name, wanted = (adhoc.name, _adhoc_job(adhoc, words)) if adhoc.image else _declared(source, job, command)
+        with session(workspace, quiet=quiet) as here:
+            spec, record = record_run(here, name, wanted, relock=relock, place=source, as_of=before)
     if as_json:
         print_json(
             {

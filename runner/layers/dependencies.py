@@ -61,6 +61,7 @@ class Locker(msgspec.Struct, frozen=True):
     owner: tuple[int, int]
     interrupts: Interrupts
     say: Say
+    as_of: str | None = None
 
 
 # --- observe ---------------------------------------------------------------------------------------------
@@ -215,7 +216,7 @@ def _make_lock(store: Store, root: Path, wanted: Requirements, locker: Locker, f
         settings=pip.caller_settings(),
         interrupts=locker.interrupts,
     )
-    lock = text if wanted.hashed else pip.compile_lock(container, place, text)
+    lock = text if wanted.hashed else pip.compile_lock(container, place, text, locker.as_of)
     locker.say("dependencies: getting the wheels")
     wheels = [_keep_wheel(store, file) for file in pip.make_wheels(container, place, lock)]
     return Lock(tuple(sorted(wheels, key=lambda wheel: wheel.name)), vcs)

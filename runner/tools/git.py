@@ -81,6 +81,17 @@ def resolve(folder: Path, revision: str) -> str | None:
     return _ask(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
 
 
+def clone_at(folder: Path, commit: str, target: Path) -> Path:
+    """A clone that shares the objects of `folder`'s repository, at that commit; the folder's place in it."""
+    prefix = _prefix(folder) or ""
+    top = _ask(folder, "rev-parse", "--show-toplevel") or str(folder)
+    _run(folder, "clone", "-q", "--shared", "--no-checkout", "--", top, str(target))
+    if remote := _ask(folder, "config", "--get", "remote.origin.url"):
+        _run(target, "config", "remote.origin.url", remote)
+    _run(target, "checkout", "-q", "--detach", commit)
+    return target / prefix if prefix else target
+
+
 def check_out(folder: Path, commit: str, target: Path) -> None:
     """Write what `folder` held in a commit below `target`, with an index of its own: the work tree is not touched."""
     prefix = _prefix(folder) or ""

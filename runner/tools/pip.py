@@ -203,8 +203,10 @@ def download(file_name: str, version: str, sha256: str, into: Path) -> Path:
     return into / file_name
 
 
-def compile_lock(container: PipContainer, place: Workplace, text: str) -> str:
-    """The hashed lock of requirement text, by pip-compile; wheels only if that suffices, else sdists too."""
+def compile_lock(container: PipContainer, place: Workplace, text: str, as_of: str | None = None) -> str:
+    """The hashed lock of requirement text, by pip-compile; wheels only if that suffices, else sdists too. With `as_of`,
+    of what was uploaded before; an index that does not tell when is refused."""
+    before = f"--uploaded-prior-to {as_of}" if as_of else ""
     (place.inside / "requirements.in").write_text(text)
     arguments = (
         "-m piptools compile --rebuild --generate-hashes --allow-unsafe --strip-extras --newline lf "
@@ -213,12 +215,17 @@ def compile_lock(container: PipContainer, place: Workplace, text: str) -> str:
         f"--output-file {_OUT}/lock.txt {_IN}/requirements.in"
     ).split()
     try:
-        _run(container, place, [*arguments, "--pip-args", "--only-binary :all:"], "lock the dependencies")
+        _run(
+            container,
+            place,
+            [*arguments, "--pip-args", f"--only-binary :all: {before}".strip()],
+            "lock the dependencies",
+        )
     except ReplayError as wheels_only:
         if isinstance(wheels_only, OutsideError):
             raise
         _refuse_if_unreachable(container, place)
-        _lock_with_sdists(container, place, arguments, wheels_only.why)
+        _lock_with_sdists(container, place, [*arguments, *(["--pip-args", before] if before else [])], wheels_only.why)
     return (place.outside / "lock.txt").read_text()
 
 

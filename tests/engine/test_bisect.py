@@ -398,3 +398,25 @@ def test_recorded_runs_between_are_walked_first(workspace: Workspace, job: Calla
     shown = workspace.replay("bisect", runs[0], runs[-1])
     assert shown.out.startswith(f"history: of 5 runs recorded between, the turn is {runs[3]} … {runs[4]}")
     assert bisected(workspace, "resume") == found
+
+
+# --- by chance ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_job_that_fails_by_chance_is_looked_at_more_often(workspace: Workspace, job: Callable[..., Job]) -> None:
+    """One run in eight comes out the other way round. Whatever is proven is right, and says how sure it is."""
+    flip = 'if [ "$MODE" = new ]; then OTHER=old; else OTHER=new; fi; read -r id </proc/sys/kernel/random/uuid\n'
+    flip += "case $id in [01]*) MODE=$OTHER;; esac\n" + MODE
+    made = job(flip)
+    for _ in range(20):  # the recorded ends must be what they are called
+        good, bad = made.both(OLD, NEW)
+        sizes = [workspace.replay("show", run, "--json").json["record"]["outputs"][0]["sha256"] for run in (good, bad)]
+        if sizes[0] != sizes[1] and workspace.blob(sizes[0]).read_text().strip() == '{"score": 0.9}':
+            break
+    done = workspace.replay("bisect", good, bad, "-j", "2", "--json", "--budget", "120", timeout=600)
+    found = done.json
+    if found["proven"]:
+        assert names(found["cause"]) == ["env MODE"] and not found["independent"]
+        tallies = workspace.replay("bisect", "show").out
+        assert found["probability"] == 1.0 or "right with probability" in tallies

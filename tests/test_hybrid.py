@@ -1,0 +1,149 @@
+"""Hybrids, on values alone: what is carried from one state to another, and what only goes together."""
+
+from __future__ import annotations
+
+import itertools
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.hybrid import Between, between, fits_any_python
+from runner.state.digest import digest_bytes
+from runner.state.spec import (
+    Access,
+    Dependencies,
+    Image,
+    ImageConfig,
+    Limits,
+    Params,
+    RunInfo,
+    State,
+    StateSpec,
+    ToolInfo,
+    Wheel,
+    state_digest,
+)
+
+SHA = digest_bytes(b"x")
+
+
+def wheel(name: str, version: str, tag: str = "py3-none-any") -> Wheel:
+    return Wheel(name, version, f"{name}-{version}-{tag}.whl", digest_bytes(f"{name} {version} {tag}".encode()))
+
+
+def spec(**state: object) -> StateSpec:
+    base = State(
+        command=("run",), code=SHA, image=Image("linux/amd64", (SHA,)), access=Access(network="none", determinism="off")
+    )
+    made = msgspec.structs.replace(base, **state)
+    run = RunInfo(id="t-20260101-abc", job="t", created="2026-01-01T00:00:00Z", tool=ToolInfo("0"))
+    return StateSpec(run=run, state=made, digest=state_digest(made))
+
+
+GOOD = spec(
+    env={"A": "1", "GONE": "1"},
+    params=Params({"net": {"depth": 1, "width": 1}, "rate": 1}),
+    dependencies=Dependencies(python="3.11.2", locked=(wheel("one", "1"), wheel("out", "1"), wheel("two", "1"))),
+    data={"d.csv": digest_bytes(b"1")},
+    secrets=("KEY",),
+)
+BAD = spec(
+    command=("run", "--new"),
+    code=digest_bytes(b"y"),
+    env={"A": "2", "NEW": "2"},
+    params=Params({"net": {"depth": 2, "width": 1}, "rate": 2, "extra": []}),
+    dependencies=Dependencies(python="3.11.2", locked=(wheel("in", "1"), wheel("one", "2"), wheel("two", "2"))),
+    data={"d.csv": digest_bytes(b"2"), "e.csv": SHA},
+    model={"m": SHA},
+    secrets=(),
+    access=Access(network="open", limits=Limits(memory=1 << 30), determinism="portable"),
+)
+
+
+def items(found: Between, *keys: str) -> set[int]:
+    return {at for at, change in enumerate(found.changes) if f"{change.layer} {change.name}" in keys}
+
+
+def test_every_change_is_carried_alone() -> None:
+    """What one change takes from the bad state is exactly that one; all of them, in any order, make the bad state."""
+    found = between(GOOD, BAD)
+    assert not [together for together in found.together if len(together) > 1]
+    for item, change in enumerate(found.changes):
+        made = found.hybrid({item}).state
+        (only,) = between(GOOD, msgspec.structs.replace(GOOD, state=made)).changes
+        assert only == change
+
+
+@given(st.sets(st.integers(0, len(between(GOOD, BAD).changes) - 1)))
+def test_a_hybrid_has_the_taken_changes_and_no_others(taken: set[int]) -> None:
+    found = between(GOOD, BAD)
+    made = found.hybrid(taken)
+    done = between(GOOD, msgspec.structs.replace(GOOD, state=made.state)).changes
+    assert list(done) == [found.changes[item] for item in sorted(taken)]
+    left = between(msgspec.structs.replace(GOOD, state=made.state), BAD).changes
+    assert len(left) == len(found.changes) - len(taken)
+
+
+def test_the_ends_are_the_states_themselves() -> None:
+    found = between(GOOD, BAD)
+    assert found.hybrid(()).state == GOOD.state
+    assert state_digest(found.hybrid(range(len(found.changes))).state) == BAD.digest
+
+
+def test_the_image_goes_with_its_python_and_what_is_bound_to_it() -> None:
+    bound = "cp311-cp311-linux_x86_64", "cp313-cp313-linux_x86_64"
+    good = spec(dependencies=Dependencies(python="3.11.2", locked=(wheel("free", "1"), wheel("tied", "1", bound[0]))))
+    bad = spec(
+        image=Image("linux/amd64", (SHA, SHA), ImageConfig(env={"X": "1"}, user="u")),
+        dependencies=Dependencies(python="3.13.5", locked=(wheel("free", "2"), wheel("tied", "1", bound[1]))),
+    )
+    found = between(good, bad)
+    image = items(found, "image image", "image config.env.X", "image config.user", "dependencies python")
+    tied = items(found, "dependencies tied", "dependencies python")
+    assert {frozenset(image), frozenset(tied)} <= set(found.together)
+    taken = image | tied
+    made = found.hybrid(taken).state
+    assert made.image == bad.state.image and made.dependencies.python == "3.13.5"
+    assert [one.version for one in made.dependencies.locked or ()] == ["1", "1"]
+
+
+@pytest.mark.parametrize(
+    "name, fits",
+    [
+        ("a-1-py3-none-any.whl", True),
+        ("a-1-2-py2.py3-none-manylinux_2_17_x86_64.whl", True),
+        ("a-1-cp38-abi3-manylinux_2_17_x86_64.whl", True),
+        ("a-1-cp311-cp311-manylinux_2_17_x86_64.whl", False),
+        ("a-1-cp311-none-any.whl", False),
+    ],
+)
+def test_what_fits_any_python(name: str, fits: bool) -> None:
+    assert fits_any_python(name) is fits
+
+
+def test_params_that_cannot_be_parted_are_one() -> None:
+    pairs: list[tuple[Params | None, Params | None]] = [
+        (None, Params({"a": 1, "b": 2})),
+        (Params({"a": 1, "b": 1}, "p.toml", SHA), Params({"a": 2, "b": 2}, "p.toml", digest_bytes(b"y"))),
+        (Params({"a": 1}, "p.json", SHA), Params({"a": 2}, "q.json", SHA)),
+        (Params({"a": 1}), Params({"a": {"x": 1, "y": 2}})),
+    ]
+    for good, bad in pairs:
+        found = between(spec(params=good), spec(params=bad))
+        joined = set(itertools.chain.from_iterable(found.together))
+        assert joined == set(range(len(found.changes))), (good, bad)
+        assert any(len(one) == len(found.changes) for one in found.together)
+
+
+def test_a_params_file_in_between_is_written_anew() -> None:
+    good = Params({"a": {"x": 1e-05, "y": "no"}, "b": 1}, "p.yaml", SHA)
+    bad = Params({"a": {"x": 2, "y": "no"}, "b": 2}, "p.yaml", digest_bytes(b"y"))
+    found = between(spec(params=good), spec(params=bad))
+    made = found.hybrid(items(found, "params b"))
+    (content,) = made.files
+    assert made.state.params == Params({"a": {"x": 1e-05, "y": "no"}, "b": 2}, "p.yaml", digest_bytes(content))
+    from runner.layers.params import parse
+
+    assert parse(content, "p.yaml") == made.state.params.values
