@@ -71,7 +71,11 @@ def live_tables(store: Store, root: Path, path: str) -> Tables:
 
 
 def _live(store: Store, file: Path) -> Table:
-    digest = digest_file(file)
+    try:
+        digest = digest_file(file)
+    except OSError as error:
+        why = f"{file.name}: {error.strerror}"
+        return Table(why, lambda: why)
     return Table(digest, partial(schema.profile_of_file, store, file, digest))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from runner.errors import ReplayError
+from runner.errors import ReplayError, UsageError
 from runner.layers import data
 from runner.profile import values
 from runner.profile.values import Profile
@@ -22,6 +22,7 @@ from runner.state.plain import MALFORMED
 from runner.state.spec import SchemaSeen, StateSpec
 from runner.store.files import write_atomic
 from runner.store.store import Store
+from runner.tables.malformed import MalformedError
 
 Say = Callable[[str], None]
 
@@ -31,6 +32,7 @@ SUFFIXES = (
 )
 MOST_FILES = 100
 NOT_INSTALLED = "duckdb is not installed: pip install 'replay-runner[tables]'"
+_FAILURES = (ReplayError, OSError, ImportError)
 _LEFT_OUT = f"only the first {MOST_FILES} tables of a folder are profiled"
 
 
@@ -63,16 +65,13 @@ def _observe(store: Store, file: str, digest: Digest, say: Say) -> SchemaSeen:
         return known
     say(f"schema: profiling {file}")
     try:
-        made = look(store.blobs.verified(digest))
-    except ReplayError as error:
-        return SchemaSeen(unknown=error.what)
-    if isinstance(made, Profile):
+        made = _make(store.blobs.verified(digest))
         profile = store.blobs.put_bytes(values.encode(made))
         seen = SchemaSeen(columns=len(made.columns), rows=made.rows, profile=profile)
-    else:
-        seen = SchemaSeen(unknown=made)
-        if made == NOT_INSTALLED:
-            return seen
+    except MalformedError as error:
+        seen = SchemaSeen(unknown=str(error))
+    except _FAILURES as error:  # these may pass, so they are not remembered
+        return SchemaSeen(unknown=_why(error))
     place = store.cache / "profiles" / answer_name(digest)
     place.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(place, with_check(msgspec.json.encode(seen)), through=store.tmp)
@@ -81,15 +80,24 @@ def _observe(store: Store, file: str, digest: Digest, say: Say) -> SchemaSeen:
 
 def look(file: Path) -> Profile | str:
     """The profile of a file anywhere, or why there is none; nothing is kept."""
-    if find_spec("duckdb") is None:
-        return NOT_INSTALLED
-    from runner.profile.make import profile_of
-    from runner.tables.malformed import MalformedError
-
     try:
-        return profile_of(file)
-    except MalformedError as error:
-        return str(error)
+        return _make(file)
+    except (MalformedError, *_FAILURES) as error:
+        return _why(error)
+
+
+def _make(file: Path) -> Profile:
+    if find_spec("duckdb") is None:
+        raise UsageError(NOT_INSTALLED)
+    from runner.profile.make import profile_of
+
+    return profile_of(file)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ReplayError):
+        return error.what
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
 def _known(store: Store, digest: Digest) -> SchemaSeen | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from runner.layers import data, schema
 from runner.layers.data import DataFile
 from runner.moved import examine, kept_tables, live_tables
 from runner.profile import make
+from runner.profile.values import Profile
 from runner.state.digest import Digest
 from runner.state.spec import SchemaSeen
 from runner.store.store import Store, open_store
@@ -73,6 +75,17 @@ def test_without_duckdb_it_is_unknown_and_not_remembered(store: Store, monkeypat
         patch.setattr(schema, "find_spec", lambda name: None)
         found = schema.observe(store, {"x.csv": digest}, quiet)
     assert found == {"x.csv": SchemaSeen(unknown=schema.NOT_INSTALLED)} and "pip install" in schema.NOT_INSTALLED
+    assert schema.observe(store, {"x.csv": digest}, quiet)["x.csv"].rows == 1
+
+
+def test_a_full_disk_is_not_remembered(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: Path) -> Profile:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    digest = store.blobs.put_bytes(b"a,b\n1,2\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(make, "profile_of", full)
+        assert schema.observe(store, {"x.csv": digest}, quiet)["x.csv"].unknown == "no space left"
     assert schema.observe(store, {"x.csv": digest}, quiet)["x.csv"].rows == 1
 
 

@@ -71,6 +71,22 @@ def test_formats_agree(write: Write, tmp_path: Path) -> None:
     assert from_json["c"].kind in ("other", "text")
 
 
+def test_types_that_only_parquet_has(tmp_path: Path) -> None:
+    import duckdb
+
+    file = tmp_path / "x.parquet"
+    chosen = (
+        "1::TINYINT AS i, 1.5::DECIMAL(9, 2) AS d, 'x'::BLOB AS b, [1, 2] AS l, {'a': 1} AS s, TIME '12:00' AS t,"
+        " TIMESTAMPTZ '2024-01-01 00:00:00+00' AS z, uuid() AS u, MAP {'k': 1} AS m, INTERVAL 1 DAY AS v,"
+        " 170141183460469231731687303715884105727::HUGEINT AS h, 'infinity'::DATE AS e, NULL AS n"
+    )
+    duckdb.sql(f"SELECT {chosen} FROM range(3)").write_parquet(str(file))
+    found = columns(profile_of(file))
+    assert [found[name].kind for name in "idbl"] == ["number", "number", "other", "other"]
+    assert found["z"].kind == "time" and found["z"].quantiles[0] == 1704067200
+    assert found["e"].infinite == 3 and found["n"].nulls == 3 and found["u"].unique
+
+
 def test_types_that_show_late_and_types_that_mix(write: Write) -> None:
     rows = 30_000
     late = "a,b\n" + "1,2\n" * rows + "1.5,x\n"
