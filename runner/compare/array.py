@@ -187,7 +187,9 @@ def _look(start: int, x: Any, y: Any, tolerance: Tolerance) -> _Seen:
         return _Seen()
     near = same
     if kind in "iufc" and tolerance != Tolerance():
-        near = same | numpy.isclose(y, x, rtol=tolerance.rtol, atol=tolerance.atol, equal_nan=True)
+        near = numpy.isclose(y, x, rtol=tolerance.rtol, atol=tolerance.atol, equal_nan=True)
+        # Of a great original the bound itself may be infinite, which no infinity is within.
+        near = same | (near & numpy.isfinite(y))
     inside, outside = numpy.flatnonzero(near & ~same), numpy.flatnonzero(~near)
     largest = 0.0
     if len(inside):

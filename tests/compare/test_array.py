@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from safetensors.numpy import save as safetensors
@@ -172,6 +172,7 @@ def _pairs(draw: st.DrawFn) -> tuple[Any, Any]:
 
 
 @settings(deadline=None)
+@example((numpy.array([1.7e308]), numpy.array([numpy.inf])), 2.0, 0.0)
 @given(_pairs(), _BOUNDS, _BOUNDS)
 def test_agrees_with_numpy(compare, pair: tuple[Any, Any], rtol: float, atol: float) -> None:
     original, replayed = pair
