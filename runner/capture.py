@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
 
 import msgspec
 
@@ -19,8 +20,8 @@ from runner.execute import job_owner
 from runner.layers import access, code, data, dependencies, env, host, image, params
 from runner.layers.dependencies import Locker
 from runner.state.digest import digest_value
-from runner.state.job import Job
-from runner.state.paths import STDOUT, covers, inside, is_text
+from runner.state.job import Job, JobStage, words_of
+from runner.state.paths import STDOUT, covers, inside
 from runner.state.spec import (
     Access,
     AccessSeen,
@@ -29,6 +30,7 @@ from runner.state.spec import (
     Observed,
     OutputRule,
     RunInfo,
+    Stage,
     State,
     StateSpec,
     ToolInfo,
@@ -72,6 +74,8 @@ def capture(
     check_installed(outputs, outputs)
     command = command_of(job)
     refuse_overlaps(job, outputs)
+    stages = stages_of(workspace, name, job, outputs)
+    contract = contract_of(name, job, root, outputs, stages)
     limits = access.limits(job.limits)
     env.refuse_unset(job.env, os.environ)
     secrets = access.read_secrets(job.secrets, root, os.environ)
@@ -86,6 +90,7 @@ def capture(
     files = code.observe(root, set(owned_paths(workspace, job)))
     state = State(
         command=command,
+        stages=stages,
         code=code.keep(store, root, files),
         params=parameters,
         image=found.identity,
@@ -112,20 +117,39 @@ def capture(
         tool=ToolInfo(version=__version__),
         labels=tuple(sorted(set(job.labels))),
     )
-    spec = StateSpec(run=run, state=state, observed=observed, contract=Contract(outputs), digest=state_digest(state))
+    spec = StateSpec(run=run, state=state, observed=observed, contract=contract, digest=state_digest(state))
     return Captured(spec, secrets)
 
 
 def command_of(job: Job) -> tuple[str, ...]:
-    if isinstance(job.command, str):
-        words: tuple[str, ...] = ("sh", "-c", job.command) if job.command.strip() else ()
-    else:
-        words = job.command or ()
-    if not words or not words[0]:
-        raise UsageError("the job has no command", next="give it a `command`, or the `stage` of a dvc.yaml")
-    if any("\0" in word or not is_text(word) for word in words):
-        raise UsageError("the command holds a NUL byte or is not UTF-8", next="write it in plain text")
+    """Nothing for a job of stages."""
+    words = words_of(job.command)
+    if not words and not job.stages:
+        raise UsageError("the job has no command", next="give it a `command`, `stages`, or the `stage` of a dvc.yaml")
     return words
+
+
+def stages_of(workspace: Workspace, name: str, job: Job, outputs: Mapping[str, OutputRule]) -> tuple[Stage, ...]:
+    if not job.stages:
+        return ()
+    from runner.declared import stages_of
+
+    return stages_of(name, job, outputs, code.paths(workspace.root, set(owned_paths(workspace, job))))
+
+
+def contract_of(name: str, job: Job, root: Path, outputs: dict[str, OutputRule], stages: tuple[Stage, ...]) -> Contract:
+    if not job.checks and not any(isinstance(stage, JobStage) and stage.checks for stage in job.stages):
+        return Contract(outputs)
+    from runner.declared import checks_of
+
+    return Contract(outputs, checks_of(name, job, root, outputs, stages))
+
+
+def stage_outs(job: Job) -> Iterator[str]:
+    """Paths that the stages of a job write. Those of stages named by `dvc.yaml` are known once they are filled in."""
+    for stage in job.stages:
+        if isinstance(stage, JobStage):
+            yield from (inside(out, f"stages: outs of {stage.name}") for out in stage.outs)
 
 
 def contract_outputs(job: Job) -> dict[str, OutputRule]:
@@ -162,6 +186,7 @@ def owned_paths(workspace: Workspace, job: Job) -> Iterator[str]:
         jobs += workspace.workfile().jobs.values()
     for one in jobs:
         yield from contract_outputs(one)
+        yield from stage_outs(one)
     store = workspace.store.folder
     if workspace.root in store.parents:
         yield str(store.relative_to(workspace.root))

@@ -63,7 +63,7 @@ def _recorded(workspace: Workspace, part: str) -> _Looked:
         except ReplayError:
             return None
 
-    outputs = {output.path: str(output.sha256) for output in record.outputs} if record else None
+    outputs = {output.path: str(output.sha256) for output in record.every_output} if record else None
     return _Looked(Side(spec, None if files is None else _by_path(files), outputs), read)
 
 

@@ -40,6 +40,10 @@ ROOMS = [
     Room("errors", set(), "everything may raise them, so they can lean on nothing"),
     Room("state", {"errors"}, "the values pass between all steps, so they know none of them"),
     Room("compare", {"state", "errors"}, "a verdict is a pure function of two sets of outputs"),
+    Room("checks", {"compare", "state", "errors"}, "whether a boundary is met is told by a file and a rule alone"),
+    Room(
+        "declared", {"checks", "compare", "state", "errors", "store"}, "what is declared is judged before anything runs"
+    ),
     Room("diff", {"state", "errors"}, "a difference is a pure function of two states"),
     Room("functions", set(), "what changed in a source is read from its text alone"),
     Room("diagnose", {"diff", "state", "errors"}, "a diagnosis is a pure function of what was found"),

@@ -76,7 +76,8 @@ def run(
     """Record a run of a job: its state spec, then its outputs.
 
     Without JOB, the only job of replay.yaml. A command after `--` needs --image and no replay.yaml.
-    Exits 0 when the job succeeded and wrote every declared output, 4 when it did not.
+    Exits 0 when the job succeeded and wrote every declared output, 4 when it did not,
+    6 when a boundary halted it.
     """
     from runner.cli import running
 
@@ -174,13 +175,14 @@ def outputs(
     run: RunArgument,
     to: Annotated[Path | None, typer.Option(help="Copy the outputs into this folder.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
+    set_apart: Annotated[bool, typer.Option("--set-apart", help="Those of a run that a boundary halted.")] = False,
     store: StoreOption = None,
     as_json: Json = False,
 ) -> int:
     """List the outputs of a run, or copy them out of the store."""
     from runner.cli import looking
 
-    return looking.outputs(run, to, force, store, as_json)
+    return looking.outputs(run, to, force, set_apart, store, as_json)
 
 
 def rm(
