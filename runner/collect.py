@@ -94,7 +94,7 @@ def _of_state(store: Store, state: State) -> Iterator[Digest]:
 
 
 def _of_record(record: Record) -> Iterator[Digest]:
-    yield from (Digest(output.sha256) for output in record.outputs)
+    yield from (Digest(output.sha256) for output in record.every_output)
 
 
 def _unused_locks(store: Store, needed: set[Digest]) -> Iterator[Path]:

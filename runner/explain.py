@@ -13,7 +13,7 @@ import msgspec
 
 from runner.compare import compare_outputs
 from runner.diagnose import Diagnosis, MetricFinding, diagnose
-from runner.diff import LAYERS, Change, Diff, Side, diff
+from runner.diff import LAYERS, STAGES, Change, Diff, Side, diff
 from runner.errors import ReplayError
 from runner.functions import function_changes
 from runner.layers import code
@@ -86,9 +86,10 @@ def _compared(workspace: Workspace, change: Change, before: _Looked, after: _Loo
 
 
 def _preprocessing(found: Diff, *specs: StateSpec) -> list[str]:
-    """Changed code files that one of the two marks as preprocessing."""
+    """Changed code files and stages that one of the two marks as preprocessing."""
     marks = {mark for spec in specs for mark in spec.contract.preprocessing}
-    return [change.name for change in found.changes if change.layer == "code" and is_marked(change.name, marks)]
+    names = [change.name for change in found.changes if change.layer == "code"]
+    return [name for name in names if is_marked(name, marks) or name.removeprefix(STAGES) in marks]
 
 
 def _recorded(workspace: Workspace, part: str) -> _Looked:
@@ -103,7 +104,7 @@ def _recorded(workspace: Workspace, part: str) -> _Looked:
         except ReplayError:
             return None
 
-    outputs = {output.path: output for output in record.outputs} if record else {}
+    outputs = {output.path: output for output in record.every_output} if record else {}
     digests = {path: str(output.sha256) for path, output in outputs.items()} if record else None
     tables = partial(kept_tables, workspace.store, spec.state.data, spec.observed.schema)
     return _Looked(Side(spec, None if files is None else _by_path(files), digests), read, tables, outputs)

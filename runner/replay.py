@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -38,7 +38,17 @@ from runner.run import (
     sweep,
 )
 from runner.state.digest import Digest
-from runner.state.record import Outcome, Output, OutputProblem, OutputVerdict, Record, ReplayResult, Verdict, worst
+from runner.state.record import (
+    CheckResult,
+    Outcome,
+    Output,
+    OutputProblem,
+    OutputVerdict,
+    Record,
+    ReplayResult,
+    Verdict,
+    worst,
+)
 from runner.state.spec import AccessSeen, HostSeen, Observed, OutputRule, RunInfo, StateSpec, ToolInfo
 from runner.store.runs import Run, new_run_id
 
@@ -78,7 +88,7 @@ def original_of(run: Run) -> Original:
 def replay(session: Session, original: Original, times: int | None) -> list[Replayed]:
     """Replay `times` times; by default once, and once more if that differs, to tell whether it is
     reproducible. The verdict over all is `overall`."""
-    check_installed((output.path for output in original.record.outputs), original.spec.contract.outputs)
+    check_installed((output.path for output in original.record.every_output), original.spec.contract.outputs)
     done = [replay_once(session, original)]
     wanted = times or (1 if _good(done[0]) else 2)
     while len(done) < wanted:
@@ -103,7 +113,7 @@ def overall(session: Session, original: Original, done: Sequence[Replayed]) -> R
             seen = outputs[path]
             detail = f"{detail}; from the original: {seen.detail}"
             outputs[path] = OutputVerdict(path, Verdict.NONDETERMINISTIC, seen.comparator, detail)
-    ends = {_result(one).verdict for one in done} & {Verdict.FAILED}
+    ends = {_result(one).verdict for one in done} & {Verdict.DIVERGED, Verdict.FAILED, Verdict.REFUSED}
     verdict = worst([*(output.verdict for output in outputs.values()), *ends])
     notes = tuple(dict.fromkeys(note for one in done for note in _result(one).notes))
     ordered = tuple(outputs[path] for path in sorted(outputs))
@@ -151,11 +161,12 @@ def _compare(
 ) -> ReplayResult:
     """The verdict of one replay. Before it says that outputs differ, what the job was given is re-hashed."""
     before, after = original.record.outcome, executed.outcome
-    outputs = _verdicts(session, original.spec, original.record.outputs, executed.outputs, prober)
+    now = executed.outputs + executed.set_apart
+    outputs = _verdicts(session, original.spec, original.record.every_output, now, prober)
     outputs += _problem_verdicts(original.record, executed)
-    verdict = worst([one.verdict for one in outputs])
+    verdict = worst([*(one.verdict for one in outputs), _boundary_verdict(original.record.checks, executed.checks)])
     if (before.exit_code, before.ending) != (after.exit_code, after.ending):
-        verdict = Verdict.FAILED
+        verdict = worst([verdict, Verdict.FAILED])
     if verdict not in (Verdict.IDENTICAL, Verdict.EQUIVALENT):
         refuse_damaged(session, rebuilt, damage(session.workspace.store, rebuilt, full=True))
     return ReplayResult(
@@ -164,6 +175,14 @@ def _compare(
         outputs=tuple(sorted(outputs, key=lambda one: one.path)),
         notes=tuple(_notes(original, spec.observed, executed)),
     )
+
+
+def _boundary_verdict(was: Sequence[CheckResult], now: Sequence[CheckResult]) -> Verdict:
+    """A boundary that halts a replay and did not halt the original refuses it; the other way round, the two differ."""
+    before, after = ({check.name for check in checks if check.halts} for checks in (was, now))
+    if after - before:
+        return Verdict.REFUSED
+    return Verdict.DIVERGED if before - after else Verdict.IDENTICAL
 
 
 def _verdicts(
@@ -188,7 +207,7 @@ def _verdicts(
 def _problem_verdicts(before: Record, after: Record | Executed) -> list[OutputVerdict]:
     """Outputs that could not be taken from one of the two."""
     was, now = ({problem.path: problem for problem in one.problems} for one in (before, after))
-    compared = {output.path for output in (*before.outputs, *after.outputs)}
+    compared = {output.path for one in (before, after) for output in one.outputs + one.set_apart}
     return [_problem_verdict(was.get(path), now.get(path)) for path in sorted((was.keys() | now.keys()) - compared)]
 
 
@@ -213,6 +232,7 @@ def _notes(original: Original, now: Observed, executed: Executed) -> list[str]:
         notes.append("the network is open to this job: what it fetched is no part of the state")
     if not original.spec.contract.outputs:
         notes.append("the job declares no outputs, so only its exit status was compared")
+    notes += _boundary_notes(original.record.checks, executed.checks)
     notes += _host_notes(original.spec.observed.host, now.host)
     notes += map(_access_words, access_changes(original.spec.observed.access, now.access))
     return notes
@@ -230,6 +250,18 @@ def _telling_access(spec: StateSpec, now: Observed) -> list[Change]:
     return [change for change in changes if is_open or change.name in spec.state.secrets]
 
 
+def _boundary_notes(was: Sequence[CheckResult], now: Sequence[CheckResult]) -> Iterator[str]:
+    """What halts one of the two, and what is broken without halting."""
+    before, after = ({check.name: check for check in checks} for checks in (was, now))
+    for name, check in after.items():
+        old = before.get(name)
+        if check.broken:
+            halts = ("halted by " if check.halts else "") + f"check {name!r} of {check.on}: {check.detail}"
+            yield halts + (" (as in the original)" if old and old.broken else "; it was not broken in the original")
+        elif old and old.broken:
+            yield f"check {name!r} was broken in the original: {old.detail}"
+
+
 def _host_notes(then: HostSeen, now: HostSeen) -> list[str]:
     """What differs between the machines, since it may explain a difference in the outputs."""
     fields = host.differences(then, now)
@@ -237,6 +269,8 @@ def _host_notes(then: HostSeen, now: HostSeen) -> list[str]:
 
 
 def _ended(outcome: Outcome) -> str:
+    if outcome.ending == "halted":
+        return "was halted by a boundary before it started"
     return f"exited {outcome.exit_code}" if outcome.ending == "exited" else f"ended by {outcome.ending}"
 
 
@@ -252,7 +286,7 @@ def _unsteady(session: Session, original: Original, done: Sequence[Replayed]) ->
         return printed.get((path, digest)) or not_probed(path, digest, rule)
 
     for number, other in enumerate(done[1:], 2):
-        compared = _verdicts(session, original.spec, first.outputs, other.record.outputs, remembered)
+        compared = _verdicts(session, original.spec, first.every_output, other.record.every_output, remembered)
         for one in (*compared, *_problem_verdicts(first, other.record)):
             if one.verdict is Verdict.DIVERGED:
                 found.setdefault(one.path, f"replays 1 and {number} disagree: {one.detail}")

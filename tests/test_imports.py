@@ -43,6 +43,12 @@ ROOMS = [
     Room("tables", {"shown"}, "tables are opened alike, whatever for"),
     Room("profile", {"tables", "shown"}, "a profile is a pure function of one file, drift of two profiles"),
     Room("compare", {"shown", "tables", "state", "errors"}, "a verdict is a pure function of two sets of outputs"),
+    Room(
+        "checks", {"tables", "shown", "state", "errors"}, "whether a boundary is met is told by a file and a rule alone"
+    ),
+    Room(
+        "declared", {"checks", "compare", "state", "errors", "store"}, "what is declared is judged before anything runs"
+    ),
     Room("diff", {"state", "errors"}, "a difference is a pure function of two states"),
     Room("bisect", {"diff", "state", "errors"}, "the search is a pure function of what was seen"),
     Room("functions", set(), "what changed in a source is read from its text alone"),

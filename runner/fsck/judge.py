@@ -189,7 +189,7 @@ def _of_versions(
 
 def _of_record(record: Record, spec: StateSpec | None) -> Iterator[tuple[Digest, Use]]:
     job = spec.run.job if spec else record.run_id.rsplit("-", 2)[0]
-    for output in record.outputs:
+    for output in record.every_output:
         need = Need(run_id=record.run_id, job=job, through=f"output {output.path}")
         live = output.path if output.path != "stdout" else None
         yield Digest(output.sha256), Use(role="output", need=need, spec=spec, path=live, size=output.size)

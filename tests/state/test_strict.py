@@ -86,7 +86,7 @@ run_ids = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,30}", fullmatch=True)
 limits = st.builds(Limits, memory=counts, cpus=st.none() | finite, gpus=counts, time=st.none() | finite)
 states = st.builds(
     State,
-    command=texts,
+    command=st.lists(text, min_size=1, max_size=4).map(tuple),
     code=digests,
     params=st.none() | st.builds(Params, st.dictionaries(text, plain_values, max_size=4), st.none() | text),
     image=st.builds(
