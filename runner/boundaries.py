@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from runner.checks import Found, evaluate
+from runner.checks import Found, evaluate, told
 from runner.errors import Exit, InterruptedRunError, ReplayError
 from runner.execute import (
     WORKSPACE,
@@ -24,10 +24,10 @@ from runner.execute import (
     lay_out,
     masked,
 )
-from runner.state.digest import Digest, canonical
+from runner.state.digest import Digest, canonical, digest_file
 from runner.state.paths import covers
 from runner.state.record import CheckResult, Outcome
-from runner.state.spec import Check, Stage, StateSpec
+from runner.state.spec import Baseline, Check, SchemaSeen, Stage, StateSpec
 from runner.store.files import remove_tree
 from runner.store.runs import Run
 from runner.store.store import Store
@@ -132,19 +132,19 @@ def _result(crossing: Crossing, check: Check, found: Found) -> CheckResult:
 def _of_input(crossing: Crossing, check: Check) -> Found:
     if check.command is not None:
         return _of_command(crossing, check, crossing.prepared)
-    return _of_file(check, _place(crossing.prepared, check.on))
+    return _of_file(crossing, check, _place(crossing.prepared, check.on))
 
 
 def _of_stage(crossing: Crossing, check: Check, whole: Prepared) -> Found:
     if check.command is not None:
         return _of_command(crossing, check, whole)
-    return _of_file(check, _place(whole, check.on))
+    return _of_file(crossing, check, _place(whole, check.on))
 
 
 def _of_output(crossing: Crossing, check: Check, executed: Executed) -> Found:
     taken = {output.path: output for output in executed.outputs}
     if check.on in taken:
-        return evaluate(check, crossing.store.blobs.verified(Digest(taken[check.on].sha256)))
+        return _evaluated(crossing, check, crossing.store.blobs.verified(Digest(taken[check.on].sha256)))
     problem = next((one for one in executed.problems if covers(one.path, check.on)), None)
     if problem:
         return Found("error", f"{problem.problem}: {problem.detail}")
@@ -152,10 +152,27 @@ def _of_output(crossing: Crossing, check: Check, executed: Executed) -> Found:
     return _FOLDER if is_folder else Found("error", "missing: the job did not write it")
 
 
-def _of_file(check: Check, file: Path) -> Found:
+def _of_file(crossing: Crossing, check: Check, file: Path) -> Found:
     if file.is_dir():
         return _FOLDER
-    return evaluate(check, file) if file.is_file() else Found("error", "it is not there")
+    return _evaluated(crossing, check, file) if file.is_file() else Found("error", "it is not there")
+
+
+def _evaluated(crossing: Crossing, check: Check, file: Path) -> Found:
+    return evaluate(check, file) if check.drift is None else _drift(crossing.store, check.drift, file)
+
+
+def _drift(store: Store, baseline: Baseline, file: Path) -> Found:
+    """Breaks of the schema and columns that moved, since the baseline."""
+    from runner.layers import schema
+    from runner.profile import drift
+
+    then = schema.profile_of(store, SchemaSeen(profile=baseline.profile), Digest(""))
+    now = schema.profile_of_file(store, file, digest_file(file))
+    if isinstance(then, str) or isinstance(now, str):
+        return Found("error", then if isinstance(then, str) else f"it has no profile: {now}")
+    found = drift.compare(then, now)
+    return told([f"{one} since {baseline.run}" for one in (*found.breaks, *found.moved)])
 
 
 def _place(prepared: Prepared, path: str) -> Path:

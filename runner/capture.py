@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from pathlib import Path
+from functools import partial
 
 import msgspec
 
@@ -79,7 +79,7 @@ def capture(
     command = command_of(job)
     refuse_overlaps(job, outputs)
     stages = stages_of(workspace, name, job, outputs)
-    contract = contract_of(name, job, root, outputs, stages)
+    contract = contract_of(workspace, name, job, outputs, stages, keep=True)
     limits = access.limits(job.limits)
     env.refuse_unset(job.env, os.environ)
     asked = sources.declared(job)
@@ -155,12 +155,23 @@ def stages_of(workspace: Workspace, name: str, job: Job, outputs: Mapping[str, O
     return stages_of(name, job, outputs, code.paths(workspace.root, set(owned_paths(workspace, job))))
 
 
-def contract_of(name: str, job: Job, root: Path, outputs: dict[str, OutputRule], stages: tuple[Stage, ...]) -> Contract:
+def contract_of(
+    workspace: Workspace,
+    name: str,
+    job: Job,
+    outputs: dict[str, OutputRule],
+    stages: tuple[Stage, ...],
+    *,
+    keep: bool,
+) -> Contract:
+    """What the job promises; what it is held against is kept in the store, if it is to `keep`."""
     checks: tuple[Check, ...] = ()
     if job.checks or any(isinstance(stage, JobStage) and stage.checks for stage in job.stages):
+        from runner.baseline import baseline
         from runner.declared import checks_of
 
-        checks = checks_of(name, job, root, outputs, stages)
+        baseline_of = partial(baseline, workspace, keep=keep)
+        checks = checks_of(name, job, workspace.root, outputs, stages, baseline_of)
     return Contract(outputs, contract_metrics(job, outputs), tuple(sorted(set(job.preprocessing))), checks)
 
 

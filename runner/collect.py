@@ -75,6 +75,7 @@ def needed_blobs(store: Store, kept: Iterable[tuple[StateSpec, Record | None]]) 
     for spec, record in kept:
         yield from _of_state(store, spec.state)
         yield from (Digest(seen.profile) for seen in spec.observed.schema.values() if seen.profile)
+        yield from (Digest(check.drift.profile) for check in spec.contract.checks if check.drift)
         if record:
             yield from _of_record(record)
 

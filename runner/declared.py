@@ -5,15 +5,17 @@ A boundary is crossed before the job starts when it is on an input, and after wh
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from runner.errors import UsageError
 from runner.state.job import Job, JobCheck, JobStage, words_of
 from runner.state.paths import STDOUT, covers, inside
-from runner.state.spec import CHECK_KINDS, Check, OutputRule, Stage
+from runner.state.spec import CHECK_KINDS, Baseline, Check, OutputRule, Stage
 from runner.store.files import is_within
+
+BaselineOf = Callable[[str, str], Baseline]
 
 # --- stages --------------------------------------------------------------------------------------------------
 
@@ -86,15 +88,21 @@ def _touch(one: str, other: str) -> bool:
 
 
 def checks_of(
-    name: str, job: Job, root: Path, outputs: Mapping[str, OutputRule], stages: Sequence[Stage]
+    name: str,
+    job: Job,
+    root: Path,
+    outputs: Mapping[str, OutputRule],
+    stages: Sequence[Stage],
+    baseline: BaselineOf,
 ) -> tuple[Check, ...]:
-    """The boundaries of the job and of its stages, in the order in which they are declared.
+    """The boundaries of the job and of its stages, in the order in which they are declared. `baseline` finds what a
+    named run had at a path.
 
     Raises `UsageError` for what can never be evaluated.
     """
     found: dict[str, Check] = {}
     for where, declared, stage in _declared(name, job):
-        check = _check(where, declared, job, root, outputs, stages)
+        check = _check(where, declared, job, root, outputs, stages, baseline)
         if stage:
             _refuse_foreign(where, check, stage)
         if check.name in found:
@@ -125,6 +133,7 @@ def _check(
     root: Path,
     outputs: Mapping[str, OutputRule],
     stages: Sequence[Stage],
+    baseline: BaselineOf,
 ) -> Check:
     kinds = [kind for kind in CHECK_KINDS if getattr(declared, kind) is not None]
     if len(kinds) != 1:
@@ -144,6 +153,7 @@ def _check(
         schema=_schema(f"{where}.schema", declared, root),
         table=_table(f"{where}.table", declared),
         metrics=_metrics(f"{where}.metrics", declared),
+        drift=None if declared.drift is None else baseline(declared.drift, on),
         command=_command(f"{where}.command", declared, on),
     )
 

@@ -84,7 +84,7 @@ def look(workspace: Workspace, then: StateSpec) -> Present:
         host=host.observe(engine.version()) if engine else then.observed.host,
     )
     run = RunInfo(id=NAME, job=then.run.job, created="", tool=ToolInfo(version=__version__))
-    contract = contract_of(then.run.job, job, root, outputs, stages)
+    contract = contract_of(workspace, then.run.job, job, outputs, stages, keep=False)
     spec = StateSpec(run=run, state=state, observed=observed, contract=contract, digest=state_digest(state))
     return Present(spec, files, unknown)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +34,11 @@ def evaluate(check: Check, file: Path) -> Found:
         return Found("error", error.strerror or "it cannot be read")
     except UsageError as error:
         return Found("error", f"{error.what}: {error.why}" if error.why else error.what)
+    return told(problems)
+
+
+def told(problems: Sequence[str]) -> Found:
+    """What is not met, the first few of it."""
     if not problems:
         return Found("pass")
     more = f"; and {len(problems) - _MOST_TOLD} more" if len(problems) > _MOST_TOLD else ""

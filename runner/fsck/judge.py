@@ -163,6 +163,9 @@ def _of_state(spec: StateSpec, listings: Listings, archives: Mapping[str, Archiv
     for path, profiled in seen.schema.items():
         if profiled.profile:
             yield Digest(profiled.profile), Use(role="profile", need=need(f"profile of {path}"), spec=spec)
+    for check in spec.contract.checks:
+        if check.drift:
+            yield Digest(check.drift.profile), Use(role="profile", need=need(f"baseline of {check.on}"), spec=spec)
     yield from _of_versions("data", spec, state.data, listings)
     yield from _of_versions("model", spec, state.model, listings)
 

@@ -46,13 +46,15 @@ class JobSource(Value, frozen=True):
 
 
 class JobCheck(Value, frozen=True, kw_only=True):
-    """A boundary on an input, an output or `stdout`. A string command goes to `sh -c`; a string schema is a file."""
+    """A boundary on an input, an output or `stdout`. A string command goes to `sh -c`; a string schema is a file;
+    `drift` names a run."""
 
     name: str | None = None
     on: str
     schema: str | dict[str, Any] | None = None
     table: TableRule | None = None
     metrics: dict[str, Threshold] | None = None
+    drift: str | None = None
     command: str | tuple[str, ...] | None = None
     action: CheckAction = "halt"
     escalate: tuple[str, ...] = ()

@@ -26,7 +26,7 @@ RunId = Annotated[
 Network = Literal["none", "open"]
 ColumnType = Literal["integer", "number", "boolean", "text", "date", "datetime"]
 CheckAction = Literal["halt", "warn"]
-CHECK_KINDS = ("schema", "table", "metrics", "command")
+CHECK_KINDS = ("schema", "table", "metrics", "drift", "command")
 Threshold = Annotated[
     str,
     Meta(
@@ -316,11 +316,18 @@ class TableRule(Value, frozen=True):
     unique: tuple[str, ...] = ()
 
 
+class Baseline(Value, frozen=True):
+    """What a table is held against: the blob with the profile of what a run had there."""
+
+    run: RunId
+    profile: Sha256
+
+
 class Check(Value, frozen=True, kw_only=True):
     """A boundary: what `on` must meet before the job starts, or after the job, or after the `stage` that writes it.
 
-    Exactly one of `schema` (a JSON Schema), `table`, `metrics` and `command` says what. `escalate` is run on the host
-    when it is broken.
+    Exactly one of `schema` (a JSON Schema), `table`, `metrics`, `drift` and `command` says what. `escalate` is run on
+    the host when it is broken.
     """
 
     name: str
@@ -332,6 +339,7 @@ class Check(Value, frozen=True, kw_only=True):
     schema: dict[str, Any] | None = None
     table: TableRule | None = None
     metrics: dict[str, Threshold] | None = None
+    drift: Baseline | None = None
     command: tuple[str, ...] | None = None
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Workspace
+from tests.conftest import Done, Workspace
 
 pytestmark = pytest.mark.engine
 
@@ -18,6 +18,7 @@ FEW = {"table": {"rows": {"min": 5}}}
 
 class Checked(Workspace):
     image: str
+    job: dict[str, Any]
 
     def define(self, *checks: dict[str, Any], **more: Any) -> None:
         job = {"image": self.image, "python": None, "model": ["in.csv"], "outputs": ["out.csv", "m.json", "stdout"]}
@@ -204,6 +205,52 @@ def test_a_replay_that_breaks_another_boundary_is_refused(checked: Checked) -> N
         if seen == {"refused", "diverged", "identical"}:
             break
     assert len(seen) > 1
+
+
+@pytest.fixture
+def drifting(checked: Checked) -> Checked:
+    checked.git("init", "-q")
+    checked.dvc("init")
+    checked.job = {"image": checked.image, "python": None, "command": "cp in.csv out.csv", "data": ["in.csv"]}
+    return checked
+
+
+def _rows(count: int, values: int) -> str:
+    return "v,w\n" + "".join(f"{number * 7919 % values},{number % 3}\n" for number in range(count))
+
+
+def test_drift_since_a_run_halts(drifting: Checked) -> None:
+    def run(text: str, *checks: dict[str, Any]) -> Done:
+        drifting.write("in.csv", text)
+        drifting.dvc("add", "in.csv")
+        drifting.jobs(t=drifting.job | {"outputs": ["out.csv"], "checks": list(checks)})
+        return drifting.replay("run", "t", "--json")
+
+    first = run(_rows(2000, 500)).json["run_id"]
+    before, after = ({"name": on, "on": on, "drift": first} for on in ("in.csv", "out.csv"))
+    assert run(_rows(1900, 500), before, after).code == 0
+    moved = run(_rows(2000, 900), before)
+    assert moved.code == 6 and "exit_code" in moved.json
+    (check,) = moved.json["checks"]
+    assert check["kind"] == "drift" and check["detail"].startswith("v moved by 0.4") and first in check["detail"]
+    assert run(_rows(2000, 900), after).json["checks"][0]["result"] == "fail"
+    assert "BIGINT → VARCHAR" in run("v,w\n" + "a,1\n" * 2000, before).json["checks"][0]["detail"]
+    spec = drifting.replay("show", moved.json["run_id"], "--json").json["spec"]
+    assert spec["contract"]["checks"][0]["drift"]["run"] == first
+    assert drifting.replay("rm", first).code == 0 and drifting.replay("gc").code == 0
+    assert drifting.replay(moved.json["run_id"], "--json").json["verdict"] == "identical", "the baseline is kept"
+    assert drifting.replay("fsck").code == 0
+    gone = run(_rows(10, 5), before)
+    assert gone.code == 2 and "no run is called" in gone.json["error"]["what"]
+
+
+def test_drift_needs_a_run_that_had_the_table(drifting: Checked) -> None:
+    drifting.dvc("add", "in.csv")
+    drifting.jobs(t=drifting.job | {"outputs": ["out.csv", "stdout"]})
+    first = drifting.run("t")["run_id"]
+    drifting.jobs(t=drifting.job | {"outputs": ["out.csv", "stdout"], "checks": [{"on": "stdout", "drift": first}]})
+    done = drifting.replay("run", "t", "--json")
+    assert done.code == 2 and "no baseline for the drift of stdout" in done.json["error"]["what"]
 
 
 def test_a_job_that_fails_skips_its_boundaries(checked: Checked) -> None:
