@@ -24,6 +24,7 @@ from runner.rebuild import Rebuilt, damage
 from runner.run import (
     Session,
     collect_outputs,
+    conclude,
     ending,
     make_plan,
     now_text,
@@ -130,7 +131,7 @@ def replay_once(session: Session, original: Original) -> Replayed:
             executed = collect_outputs(session, run, spec, rebuilt, finished, secrets)
             result = _compare(session, original, spec, executed, rebuilt)
             record = record_of(spec, spec_bytes, started, executed, result)
-            run.write_record(record)
+            conclude(session, run, spec, spec_bytes, record)
     return Replayed(spec, record)
 
 

@@ -11,6 +11,7 @@ import datetime
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -29,17 +30,21 @@ from runner.tools.containers import Engine
 from runner.tools.interrupts import Interrupts
 from runner.workspace import Workspace
 
+if TYPE_CHECKING:
+    from runner.seal import Sealer
+
 Say = Callable[[str], None]
 
 
 class Session(msgspec.Struct, frozen=True):
-    """What every step needs: where, on which engine, how to be stopped, whom to tell."""
+    """What every step needs: where, on which engine, how to be stopped, whom to tell, who signs."""
 
     workspace: Workspace
     engine: Engine
     interrupts: Interrupts
     say: Say
     echo: Echo | None = None
+    sealer: Sealer | None = None
 
 
 def record_run(session: Session, name: str, job: Job, *, relock: bool = False) -> tuple[StateSpec, Record]:
@@ -74,7 +79,7 @@ def record_run(session: Session, name: str, job: Job, *, relock: bool = False) -
         with store.adding():
             executed = collect_outputs(session, run, captured.spec, rebuilt, finished, captured.secrets)
             record = record_of(captured.spec, spec_bytes, started, executed)
-            run.write_record(record)
+            conclude(session, run, captured.spec, spec_bytes, record)
     return captured.spec, record
 
 
@@ -153,6 +158,13 @@ def record_of(
         undeclared=executed.undeclared,
         replay=replay,
     )
+
+
+def conclude(session: Session, run: Run, spec: StateSpec, spec_bytes: bytes, record: Record) -> None:
+    """Write the record, then sign it where there is a key."""
+    record_bytes = run.write_record(record)
+    if session.sealer:
+        session.sealer.seal(session.workspace.store, run, spec, spec_bytes, record, record_bytes)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ nothing can be hidden in a bundle.
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from runner.state.digest import canonical
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _FAMILY = "application/vnd.dev.sigstore.bundle"
 LIMIT = 64 << 20
+_KEY_ID = re.compile(r"[0-9a-f]{64}")
 
 
 class PublicKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,19 +70,16 @@ def load_bundle(data: bytes) -> Bundle:
         raise Rejected("malformed", str(error)) from None
     if len(bundle.envelope.signatures) != 1:
         raise Rejected("malformed", f"{len(bundle.envelope.signatures)} signatures; there must be one")
-    if bundle.material.public_key.hint != _hint(bundle.envelope.signatures[0].keyid):
-        raise Rejected("malformed", "it names two keys")
+    key_id = bundle.envelope.signatures[0].keyid
+    if not _KEY_ID.fullmatch(key_id) or bundle.material.public_key.hint != _hint(key_id):
+        raise Rejected("malformed", "it does not name one key")
     if written != data:
         raise Rejected("re-serialised", "its bytes are not those that this content is written in")
     return bundle
 
 
 def _hint(key_id: str) -> str:
-    """Empty for what is no key id."""
-    try:
-        return base64.b64encode(bytes.fromhex(key_id)).decode()
-    except ValueError:
-        return ""
+    return base64.b64encode(bytes.fromhex(key_id)).decode()
 
 
 def _refuse_unknown(data: bytes) -> None:

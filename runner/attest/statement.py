@@ -75,6 +75,13 @@ def check_statement(kind: str, payload: bytes, run: RunFiles) -> None:
         raise Rejected("wrong-statement", f"{problem} is not what the spec and the record say")
 
 
+def stated_digests(payload: bytes, *path: str) -> dict[str, str]:
+    """The digests that a list in a statement gives, by name; of what is no such list, none."""
+    listed = _at(_read(payload), *path)
+    entries = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    return {str(one.get("name")): f"sha256:{_at(one, 'digest', 'sha256')}" for one in entries}
+
+
 def _check_build(stated: Plain, expected: Plain) -> None:
     build_type = _at(stated, "predicate", "buildDefinition", "buildType")
     if build_type != BUILD_TYPE:

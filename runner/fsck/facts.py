@@ -36,7 +36,7 @@ SMALL: dict[str, FileKind] = {
     "cache/stat": "stat",
 }
 _KNOWN = frozenset(
-    "blobs runs images locks cache scratch tmp key store.json .gitignore gc.lock turnstile.lock "
+    "blobs runs images locks log cache scratch tmp key store.json .gitignore gc.lock turnstile.lock "
     "index.sqlite index.sqlite-journal index.sqlite-wal index.sqlite-shm".split()
 )
 _KNOWN_CACHE = frozenset(
