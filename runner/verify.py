@@ -51,6 +51,7 @@ def verify_run(workspace: Workspace, run: Run, judge: Judge, earlier: Mapping[st
         logs=lambda: _logs(run),
         log=LogSeen(checkpoint, log.nodes) if checkpoint is not None else None,
         earlier=earlier,
+        native=run.folder.is_dir(),
     )
     return _verification(evidence, judge)
 

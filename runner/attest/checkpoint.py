@@ -16,6 +16,7 @@ from runner.attest.merkle import is_included
 from runner.attest.rejected import Rejected
 
 PROOF_HEADER = "c2sp.org/tlog-proof@v1"
+_OTHER_VERSION = re.compile(r"c2sp\.org/tlog-proof@v[0-9]+")
 LIMIT = 1 << 16
 _HINT = 4
 _HASH = 32
@@ -93,8 +94,8 @@ def load_proof(data: bytes) -> LogProof:
     head, empty, checkpoint = data.partition(b"\n\n")
     lines = _lines(head + b"\n")
     if lines[0] != PROOF_HEADER:
-        known = lines[0].startswith(PROOF_HEADER.partition("@")[0] + "@")
-        raise Rejected("unknown-version" if known else "malformed", f"it begins with {lines[0][:60]!r}")
+        reason = "unknown-version" if _OTHER_VERSION.fullmatch(lines[0]) else "malformed"
+        raise Rejected(reason, f"it begins with {lines[0][:60]!r}")
     if len(lines) < 2 or not lines[1].startswith("index ") or not empty:
         raise Rejected("malformed", "its second line is no index")
     index = _number(lines[1].removeprefix("index "))

@@ -70,7 +70,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """What there is of a run. Each file stands for all its copies; none is no copy.
 
     `blobs` looks at the blobs that it is asked for; `inputs` tells which those of a state are that must be here, and
-    `logs` the digests of what the job printed. `earlier` are checkpoints that the log must have grown from.
+    `logs` the digests of what the job printed. `earlier` are checkpoints that the log must have grown from. The run is
+    `native` where it was recorded here: then the log here must be the one that it is in.
     `packed` is what is wrong with the file that all this came in, empty when nothing is; None in a workspace.
     """
 
@@ -84,6 +85,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     logs: Callable[[], Mapping[str, str]]
     log: LogSeen | None = None
     earlier: Mapping[str, bytes] = {}
+    native: bool = False
     packed: tuple[str, str] | None = None
 
 
@@ -218,18 +220,20 @@ class _Steps:
         return f"entry {proof.index} of {tree.size} in {tree.origin}"
 
     def _consistency(self) -> str:
-        earlier = {"the run's": self._known_proof().signed} | {
-            name: self._loaded_checkpoint(data) for name, data in self._seen.earlier.items()
-        }
+        own = self._known_proof().signed
+        earlier = {name: self._loaded_checkpoint(data) for name, data in self._seen.earlier.items()}
+        must_be_here = self._seen.native or earlier
         if self._seen.log is None:
-            if self._seen.earlier:
-                raise Rejected("missing", "there is no log here to hold against the checkpoint")
+            if must_be_here:
+                raise Rejected("missing", "the log is not here")
             raise Skipped("no-log", "the log itself is not here")
         now = self._loaded_checkpoint(self._seen.log.checkpoint)
+        if now.checkpoint.origin != own.checkpoint.origin and not must_be_here:
+            raise Skipped("no-log", f"the log here is another, {now.checkpoint.origin}")
         with self._seen.log.nodes() as nodes:
-            _check_growth(now, earlier, nodes)
+            _check_growth(now, {"the run's": own} | earlier, nodes)
             self._check_entry(now, nodes)
-        return f"grown from {min(one.checkpoint.size for one in earlier.values())} to {now.checkpoint.size}"
+        return f"{now.checkpoint.size} entries, grown from {own.checkpoint.size}"
 
     def _verdict(self) -> str:
         record = self._needed_record()
@@ -305,7 +309,8 @@ class _Steps:
         proof, tree = self._known_proof(), now.checkpoint
         path = inclusion_proof(proof.index, tree.size, nodes)
         leaf = leaf_hash(leaf_data(self._known_record_bytes()[1]))
-        if not is_included(leaf, proof.index, tree.size, path, tree.root):
+        kept = proof.index < tree.size and nodes(0, proof.index) == leaf
+        if not kept or not is_included(leaf, proof.index, tree.size, path, tree.root):
             raise Rejected("log-rewritten", f"entry {proof.index} is another")
 
     def _run_files(self) -> RunFiles:
