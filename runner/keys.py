@@ -164,7 +164,7 @@ def find_key(name: str, known: Sequence[PublicKey]) -> PublicKey:
     """The key whose id begins so, of those that are known; or the one in a PEM file of that name."""
     if Path(name).is_file():
         return read_public_key(Path(name))
-    fits = [key for key in known if name and key.id.startswith(name.lower())]
+    fits = list({key.id: key for key in known if name and key.id.startswith(name.lower())}.values())
     if len(fits) != 1:
         what = f"{name!r} fits {len(fits)} keys" if fits else f"{name!r} is no file and no key that is known here"
         raise UsageError(what, next="give the path of a public key in PEM, or an id from `replay keys list`")

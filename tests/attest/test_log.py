@@ -49,7 +49,6 @@ def test_a_log_is_the_tree_of_its_entries(tmp_path: Path, leaves: list[bytes]) -
 
 def grown(log: Log, leaves: int) -> None:
     """A log of so many entries, written at once as appending one by one would have."""
-    log.folder.mkdir(parents=True)
     hashes, root = tree(hashlib.sha256(b"%d" % number).digest() for number in range(leaves))
     (log.folder / "hashes").write_bytes(hashes)
     (log.folder / "checkpoint").write_bytes(dump_checkpoint(sign(Checkpoint("replay/x", leaves, root))))
