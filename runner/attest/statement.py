@@ -109,12 +109,14 @@ def _at(value: Any, *path: str) -> Any:
 
 def _contradiction(stated: Any, expected: Any, where: str) -> str | None:
     """The place of something stated that the files do not say."""
+    if stated == expected:
+        return None
     if isinstance(stated, dict) and isinstance(expected, dict):
         found = (_contradiction(item, expected.get(key), f"{where}.{key}") for key, item in stated.items())
         return next((problem for problem in found if problem), None)
     if isinstance(stated, list) and isinstance(expected, list):
         return None if all(item in expected for item in stated) else where
-    return None if stated == expected else where
+    return where
 
 
 def _by_name(subjects: Any) -> dict[str, Any] | None:

@@ -97,15 +97,15 @@ class Log:
         if found != signed.checkpoint.root:
             raise self._refused("its hashes do not give the root that was signed")
         if problem := judge(signed):
-            raise self._refused(f"{problem}: its checkpoint is not signed by a key that you trust")
+            raise self._refused(
+                f"{problem}: its checkpoint is not signed by a key that you trust",
+                "`replay keys trust` the key that signed it, then `replay sign` the run; nothing was added to it",
+            )
         return signed.checkpoint
 
-    def _refused(self, why: str) -> TamperedError:
-        return TamperedError(
-            f"the log in {self.folder} is not what was written",
-            why,
-            "bring it back from a copy of the store, then `replay sign` the run; nothing was added to it",
-        )
+    def _refused(self, why: str, then: str = "") -> TamperedError:
+        mend = "bring it back from a copy of the store, then `replay sign` the run; nothing was added to it"
+        return TamperedError(f"the log in {self.folder} is not what was written", why, then or mend)
 
 
 def _node(fd: int, level: int, index: int) -> bytes:

@@ -110,7 +110,7 @@ class Run:
         if self._specs:
             write_atomic(self._specs / f"{self.id}.{name}", data, through=self._tmp)
         if self.folder.is_dir():
-            write_atomic(self.folder / name, data, through=self._tmp)
+            write_atomic(self.folder / name, data, durable=not self._specs, through=self._tmp)
 
     def _write_own_record(self, data: bytes) -> None:
         self.write_sums({"record.json": Sum(digest_bytes(data), len(data))})

@@ -15,6 +15,7 @@ from tests.bench import (
     rows_memory,
     rows_outputs,
     rows_run,
+    rows_signed,
 )
 
 OWN = (
@@ -23,6 +24,7 @@ OWN = (
     *rows_data.ROWS,
     *rows_outputs.ROWS,
     *rows_cli.ROWS,
+    *rows_signed.ROWS,
     *rows_disk.ROWS,
     *rows_memory.ROWS,
 )
