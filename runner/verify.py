@@ -10,30 +10,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import msgspec
-
 from runner.attest.statement import KINDS
-from runner.attest.verify import BlobState, Check, Evidence, LogSeen, verified, verify
+from runner.attest.verify import BlobState, Evidence, LogSeen, verified, verify
 from runner.collect import needed_blobs
 from runner.errors import UsageError
 from runner.packed import Packed
 from runner.seal import PROOF, Judge, bundle_name
 from runner.state.digest import Digest, digest_file
 from runner.state.spec import StateSpec
+from runner.state.verification import Verification
 from runner.store.log import Log
 from runner.store.runs import Run
 from runner.store.store import Store
 from runner.workspace import Workspace
 
 _THREADS = 8
-
-
-class Verification(msgspec.Struct, frozen=True):
-    """What `verify --json` prints."""
-
-    run_id: str
-    verified: bool
-    checks: tuple[Check, ...]
 
 
 def verify_run(workspace: Workspace, run: Run, judge: Judge, earlier: Mapping[str, bytes]) -> Verification:

@@ -33,8 +33,8 @@ from runner.state.digest import digest_bytes
 from runner.state.record import Record
 from runner.state.spec import StateSpec, state_digest
 from runner.state.strict import load_record, load_spec
+from runner.state.verification import Check
 
-Result = Literal["pass", "fail", "skipped"]
 BlobState = Literal["whole", "missing", "damaged"]
 Judge = Callable[[bytes, bytes, bytes], str | None]
 """Of a key id or its beginning, a message and a signature, what is wrong: a reason code, or None."""
@@ -48,15 +48,6 @@ REASONS = frozenset(
     no-log no-replay no-release in-place not-kept not-checked
     """.split()
 )
-
-
-class Check(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One step of a verification."""
-
-    name: str
-    result: Result
-    reason: str
-    detail: str = ""
 
 
 class LogSeen(NamedTuple):

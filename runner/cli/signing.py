@@ -12,12 +12,12 @@ from runner.cli.output import print_json, safe, table
 from runner.cli.passphrase import asked_passphrase, new_passphrase
 from runner.errors import Exit, UsageError
 from runner.keys import Listed, find_key, keyring, offer, offered
+from runner.state.verification import Verification
 from runner.store.runs import SPECS, Run, run_id_of
 from runner.workspace import WORKFILE, Workspace, open_workspace
 
 if TYPE_CHECKING:
     from runner.tools.signing import PublicKey
-    from runner.verify import Verification
 
 BUNDLE = ".replay.tar"
 

@@ -56,6 +56,31 @@ class Log:
         finally:
             os.close(fd)
 
+    def damage(self) -> tuple[str, str] | None:
+        """The file that is not what was written, and why, without knowing any key; every hash is computed anew."""
+        kept = self.checkpoint()
+        if kept is None:
+            lost = self._hashes.is_file() and self._hashes.stat().st_size
+            return ("log/checkpoint", "there are hashes, and nothing says how many count") if lost else None
+        try:
+            tree = load_checkpoint(kept).checkpoint
+        except Rejected as error:
+            return "log/checkpoint", error.detail
+        hashes = self._hashes.read_bytes() if self._hashes.is_file() else b""
+        if len(hashes) < _HASH * merkle.stored_count(tree.size):
+            return "log/hashes", f"it ends before what its checkpoint of {tree.size} counts"
+
+        def node(level: int, index: int) -> bytes:
+            start = _HASH * merkle.stored_position(level, index)
+            return hashes[start : start + _HASH]
+
+        for size in range(tree.size):
+            start, made = _HASH * merkle.stored_count(size), merkle.completed(size, node(0, size), node)
+            if hashes[start : start + _HASH * len(made)] != b"".join(made):
+                return "log/hashes", f"the hashes of entry {size} do not fit"
+        fits = merkle.root(tree.size, node) == tree.root
+        return None if fits else ("log/hashes", "its hashes do not give the root that was signed")
+
     def append(self, leaf: bytes, sign: Sign, judge: Judge) -> LogProof:
         """Add a leaf, and prove it. Nothing is added to a log that is not as it was signed: raises `TamperedError`."""
         with self._opened_alone() as fd:

@@ -20,10 +20,11 @@ from runner.state.digest import digest_bytes
 from runner.state.record import Outcome, Output, OutputVerdict, Record, ReplayResult, Verdict
 from runner.state.spec import Params, StateSpec, state_digest
 from runner.state.strict import dump_record, dump_spec, load_spec
+from runner.state.verification import Verification
 from runner.store.runs import Run
 from runner.store.store import Store
 from runner.tools import signing
-from runner.verify import Verification, verify_run
+from runner.verify import verify_run
 from runner.workspace import Workspace, open_workspace
 
 EXAMPLE = Path(__file__).parents[2] / "state_specs" / "examples" / "python-job.yaml"

@@ -33,9 +33,10 @@ from runner.packed import pack
 from runner.seal import judge_of
 from runner.state.digest import canonical
 from runner.state.strict import load_yaml
+from runner.state.verification import Verification
 from runner.store.log import Log
 from runner.tools import signing
-from runner.verify import Verification, verify_packed
+from runner.verify import verify_packed
 from tests.attest.made import Signed, new_signer, payload_of, reasons
 
 FIRST, OTHER, RUN = "train-20261121-first1", "train-20261121-other1", "train-20261121-replay"
