@@ -58,6 +58,10 @@ class UsageError(ReplayError):
     code = Exit.USAGE
 
 
+class NewerFormatError(UsageError):
+    """A file was written by a newer replay."""
+
+
 class UnrebuildableError(ReplayError):
     """A pin cannot be had again."""
 

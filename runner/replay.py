@@ -26,6 +26,7 @@ from runner.rebuild import Rebuilt, damage
 from runner.run import (
     Session,
     collect_outputs,
+    conclude,
     ending,
     make_plan,
     now_text,
@@ -152,7 +153,7 @@ def replay_once(session: Session, original: Original) -> Replayed:
             probes = Probes(session, run, spec.state, rebuilt.prepared)
             result = _compare(session, original, spec, executed, rebuilt, probes)
             record = record_of(spec, spec_bytes, started, executed, result)
-            run.write_record(record)
+            conclude(session, run, spec, spec_bytes, record)
     return Replayed(spec, record, probes.printed)
 
 

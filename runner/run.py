@@ -33,18 +33,20 @@ from runner.workspace import Workspace
 
 if TYPE_CHECKING:
     from runner.boundaries import Crossing
+    from runner.seal import Sealer
 
 Say = Callable[[str], None]
 
 
 class Session(msgspec.Struct, frozen=True):
-    """What every step needs: where, on which engine, how to be stopped, whom to tell."""
+    """What every step needs: where, on which engine, how to be stopped, whom to tell, who signs."""
 
     workspace: Workspace
     engine: Engine
     interrupts: Interrupts
     say: Say
     echo: Echo | None = None
+    sealer: Sealer | None = None
 
 
 def record_run(
@@ -93,7 +95,7 @@ def record_run(
             executed = collect_outputs(session, run, captured.spec, rebuilt, finished, captured.secrets)
             executed = with_escalations(session, captured.spec, executed)
             record = record_of(captured.spec, spec_bytes, started, executed)
-            run.write_record(record)
+            conclude(session, run, captured.spec, spec_bytes, record)
     return captured.spec, record
 
 
@@ -250,6 +252,13 @@ def record_of(
         checks=executed.checks,
         replay=replay,
     )
+
+
+def conclude(session: Session, run: Run, spec: StateSpec, spec_bytes: bytes, record: Record) -> None:
+    """Write the record, then sign it where there is a key."""
+    record_bytes = run.write_record(record)
+    if session.sealer:
+        session.sealer.seal(session.workspace.store, run, spec, spec_bytes, record, record_bytes)
 
 
 @contextlib.contextmanager

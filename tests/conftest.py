@@ -199,6 +199,7 @@ class Workspace:
     def __init__(self, root: Path, store: Path | None = None) -> None:
         self.root = root
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("REPLAY_")}
+        self.env["REPLAY_KEYS"] = str(root.parent / "keys")  # never those of whoever runs the tests
         if store:
             self.env["REPLAY_STORE"] = str(store)
         self.store = store or root / ".replay"

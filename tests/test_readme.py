@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,16 @@ def words(cell: str) -> list[str]:
 def command_rows() -> list[str]:
     """The table of commands as it must read."""
     group: Any = typer.main.get_command(app)
-    return [_command_row(name, command) for name, command in group.commands.items()]
+    return [_command_row(name, command) for name, command in _commands(group)]
+
+
+def _commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command with its whole name: those of a group one by one."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{before}{name} ")
+        else:
+            yield before + name, command
 
 
 def _command_row(name: str, command: Any) -> str:

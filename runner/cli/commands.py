@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-NAMES = frozenset("run replay diff bisect ls show logs outputs rm gc fsck init doctor".split())
+NAMES = frozenset("run replay diff bisect ls show logs outputs verify bundle sign keys rm gc fsck init doctor".split())
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 StoreOption = Annotated[
@@ -27,8 +27,17 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No messages and no o
 def register(app: typer.Typer) -> None:
     """Put every command on the app, in the order in which the help lists them."""
     app.callback(invoke_without_command=True)(_top)
-    for command in (run, replay, diff, bisect, ls, show, logs, outputs, rm, gc, fsck, init, doctor):
+    for command in (
+        *(run, replay, diff, bisect, ls, show, logs, outputs, verify, bundle, sign),
+        *(rm, gc, fsck, init, doctor),
+    ):
         app.command()(command)
+    keys = typer.Typer(help="Make, list and trust the keys that sign runs.", rich_markup_mode=None)
+    keys.command("init")(keys_init)
+    keys.command("rotate")(keys_rotate)
+    keys.command("trust")(keys_trust)
+    keys.command("list")(keys_list)
+    app.add_typer(keys, name="keys")
 
 
 def _top(
@@ -222,6 +231,96 @@ def outputs(
     from runner.cli import looking
 
     return looking.outputs(run, to, differences, force, set_apart, store, as_json)
+
+
+def verify(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run-id or any unique part of one, or a bundle's path.")],
+    key: Annotated[
+        list[str] | None,
+        typer.Option(help="Trust this public key (a PEM file or an id), and no other; may be repeated."),
+    ] = None,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(help="An earlier checkpoint that the log must have grown from; may be repeated."),
+    ] = None,
+    store: StoreOption = None,
+    as_json: Json = False,
+) -> int:
+    """Prove that a run is what was signed.
+
+    Needs no network, no engine and no private key. Exits 0 when every check passed or was skipped, 5 when one failed.
+    """
+    from runner.cli import signing
+
+    return signing.verify(run, key or [], checkpoint or [], store, as_json)
+
+
+def bundle(
+    run: RunArgument,
+    to: Annotated[Path | None, typer.Option(help="The file to write. Default: RUN.replay.tar.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+    store: StoreOption = None,
+    as_json: Json = False,
+) -> int:
+    """Put a signed run into one file that can be verified anywhere.
+
+    Spec, record, signatures, proof, logs, outputs, code and parameters; the same run gives the same bytes.
+    """
+    from runner.cli import signing
+
+    return signing.bundle(run, to, force, store, as_json)
+
+
+def sign(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs to sign.")],
+    store: StoreOption = None,
+    as_json: Json = False,
+) -> int:
+    """Sign runs that were recorded without a key.
+
+    What is signed is what is found now. A run that has a signature is left as it is.
+    """
+    from runner.cli import signing
+
+    return signing.sign(runs, store, as_json)
+
+
+def keys_init(
+    plain: Annotated[bool, typer.Option("--plain", help="Do not encrypt the private key.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Make the key that signs every run from now on."""
+    from runner.cli import signing
+
+    return signing.keys_make(plain, as_json, replace=False)
+
+
+def keys_rotate(
+    plain: Annotated[bool, typer.Option("--plain", help="Do not encrypt the private key.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Replace the key that signs; what the old one signed stays trusted."""
+    from runner.cli import signing
+
+    return signing.keys_make(plain, as_json, replace=True)
+
+
+def keys_trust(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="A public key in PEM, or the id of one that is offered.")],
+    remove: Annotated[bool, typer.Option("--remove", help="Trust it no longer.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Believe what this key signed."""
+    from runner.cli import signing
+
+    return signing.keys_trust(key, remove, as_json)
+
+
+def keys_list(as_json: Json = False) -> int:
+    """List the keys that sign, are trusted, or are offered here."""
+    from runner.cli import signing
+
+    return signing.keys_list(as_json)
 
 
 def rm(

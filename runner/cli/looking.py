@@ -79,7 +79,8 @@ def ls(wanted: Filter, store: Path | None, as_json: bool) -> int:
     )
     shown = fitting[: wanted.limit] if wanted.limit else fitting
     if as_json:
-        print_json({"runs": shown})
+        signed = (workspace.run(row.run_id).is_signed() for row in shown)
+        print_json({"runs": [msgspec.structs.replace(row, signed=one) for row, one in zip(shown, signed, strict=True)]})
     elif not shown:
         typer.echo("no runs" + (" fit" if found else " yet: record one with `replay run JOB`"), err=True)
     else:
@@ -95,7 +96,8 @@ def show(part: str, store: Path | None, as_json: bool) -> int:
     spec, record = run.spec_and_record()
     status = str(run.status())
     if as_json:
-        print_json({"run_id": run.id, "status": status, "spec": spec, **({"record": record} if record else {})})
+        found = {"run_id": run.id, "status": status, "signed": run.is_signed(), "spec": spec}
+        print_json({**found, **({"record": record} if record else {})})
         return Exit.OK
     typer.echo(_spec_text(spec), nl=False)
     if record is None:
@@ -108,6 +110,7 @@ def show(part: str, store: Path | None, as_json: bool) -> int:
     )
     if record.replay:
         typer.echo(f"verdict   {record.replay.verdict} against {record.replay.replay_of}")
+    typer.echo("signed    " + (f"yes: `replay verify {run.id}`" if run.is_signed() else "no"))
     for stage in record.stages:
         typer.echo(f"stage     {stage.name}: {stage.ending}, exit {stage.exit_code}, {stage.duration_s:.1f} s")
     if record.halted:

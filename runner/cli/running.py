@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import typer
 
 from runner import past
 from runner.cli.output import Progress, checks_text, diagnosis_text, error_words, print_error, print_json, safe, table
+from runner.cli.passphrase import asked_passphrase
 from runner.compare import by_suffix
 from runner.diagnose import Diagnosis
 from runner.errors import Exit, RefusedError, ReplayError, TamperedError, UnrebuildableError, UsageError
+from runner.keys import keyring
 from runner.rebuild import Plan
 from runner.replay import Original, Replayed, diagnosis, original_of, overall
 from runner.replay import replay as replay_runs
@@ -25,6 +28,9 @@ from runner.state.spec import Check
 from runner.tools.containers import connect
 from runner.tools.interrupts import listening
 from runner.workspace import Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from runner.seal import Sealer
 
 _SHOWN = 20
 
@@ -96,7 +102,7 @@ def replay(part: str, *, times: int | None, dry_run: bool, quiet: bool, store: P
     try:
         with run.being_replayed():
             original = original_of(run)
-            with session(workspace, quiet=quiet) as here:
+            with session(workspace, quiet=quiet, signing=not dry_run) as here:
                 if dry_run:
                     return _print_plan(make_plan(here, original.spec), original, as_json)
                 done = replay_runs(here, original, times)
@@ -123,14 +129,25 @@ def _print_no_outputs(run_id: str, error: ReplayError, as_json: bool) -> int:
 
 
 @contextlib.contextmanager
-def session(workspace: Workspace, *, quiet: bool) -> Iterator[Session]:
+def session(workspace: Workspace, *, quiet: bool, signing: bool = True) -> Iterator[Session]:
+    sealer = _sealer() if signing else None
     progress = Progress(quiet)
     try:
         with listening() as interrupts:
             engine = connect(progress.say, workspace.store.id)
-            yield Session(workspace, engine, interrupts, progress.say, None if quiet else progress.echo)
+            yield Session(workspace, engine, interrupts, progress.say, None if quiet else progress.echo, sealer)
     finally:
         progress.close()
+
+
+def _sealer() -> Sealer | None:
+    """Opened only where there is a key: a run that is not signed pays nothing for it."""
+    keys = keyring()
+    if not keys.can_sign():
+        return None
+    from runner.seal import open_sealer
+
+    return open_sealer(keys, asked_passphrase)
 
 
 def _declared(workspace: Workspace, job: str | None, command: Sequence[str]) -> tuple[str, Job]:

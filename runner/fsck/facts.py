@@ -22,7 +22,8 @@ from runner.state.digest import Digest, digest_bytes, digest_file, digest_of_hex
 from runner.state.health import FileKind
 from runner.store import index
 from runner.store.files import is_locked
-from runner.store.runs import SUMS
+from runner.store.log import Log
+from runner.store.runs import ATTESTED, SUMS
 from runner.store.store import SET_APART, Store
 from runner.tools import pip
 from runner.workspace import Workspace
@@ -37,7 +38,7 @@ SMALL: dict[str, FileKind] = {
     "cache/profiles": "profile",
 }
 _KNOWN = frozenset(
-    "blobs runs bisects images locks cache scratch tmp key store.json .gitignore gc.lock turnstile.lock "
+    "blobs runs bisects images locks log cache scratch tmp key store.json .gitignore gc.lock turnstile.lock "
     "index.sqlite index.sqlite-journal index.sqlite-wal index.sqlite-shm".split()
 )
 _KNOWN_CACHE = frozenset(
@@ -92,13 +93,15 @@ class FolderFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known of a store. `small` are files by their path in the store, `index` is what is wrong with
-    the index, `lockers` are damaged files of pip-tools' copy, `strays` paths with what they seem to be."""
+    the index, `log` the damaged file of the log of signed records and why, `lockers` are damaged files of pip-tools'
+    copy, `strays` paths with what they seem to be."""
 
     runs: tuple[RunFacts, ...]
     blobs: dict[Digest, Hashed]
     small: dict[str, bytes | None]
     folders: tuple[FolderFacts, ...]
     index: str | None
+    log: tuple[str, str] | None
     lockers: tuple[str, ...]
     strays: dict[str, str]
     unchecked: tuple[str, ...]
@@ -152,6 +155,7 @@ def look(workspace: Workspace, hasher: Hasher, say: Callable[[str], None], *, al
         small=small,
         folders=sealed,
         index=index.damage(store.folder / "index.sqlite", workspace.run),
+        log=Log(store).damage(),
         lockers=tuple(str(path.relative_to(store.folder)) for path in pip.locker_damage(store.cache)),
         strays=dict(_strays(workspace, alone=alone)),
         unchecked=tuple(_unchecked(store)),
@@ -306,6 +310,8 @@ def _left_over(workspace: Workspace) -> Iterator[tuple[str, str]]:
 def _unchecked(store: Store) -> Iterator[str]:
     if (store.cache / "pip").is_dir():
         yield "cache/pip: pip's own cache; what pip takes from it is verified by the lock"
+    if any((folder / name).exists() for folder in _entries(store.runs) for name in ATTESTED):
+        yield "what was signed in runs/: `replay verify` checks it, run by run"
     for folder in _entries(store.runs):
         if (folder / "spec.yaml").exists() and not (folder / "record.json").exists():
             yield f"logs in runs/{folder.name}: it was never finished"

@@ -366,6 +366,9 @@ def _of_small(facts: Facts, runs: Iterable[JudgedRun]) -> Iterator[Damage]:
         yield Damage(
             finding=Finding(path="index.sqlite", kind="index", problem="damaged", detail=facts.index, hint=_REMADE)
         )
+    if facts.log:
+        path, detail = facts.log
+        yield Damage(finding=Finding(path=path, kind="signed-log", problem="damaged", detail=detail, hint=_COPY))
     for path in facts.lockers:
         hint = f"pip-tools' copy for the next locking; {_REMADE}"
         detail = "it is not what is installed here"

@@ -72,8 +72,13 @@ def listing(files: tuple[CodeFile, ...]) -> bytes:
 
 def files_of(store: Store, digest: Digest) -> tuple[CodeFile, ...]:
     """The list that `digest` names. Raises `TamperedError` when it is not one."""
+    return read_listing(store.blobs.read(digest), digest)
+
+
+def read_listing(data: bytes, digest: Digest) -> tuple[CodeFile, ...]:
+    """The list in the bytes of that digest. Raises `TamperedError` when it is none."""
     try:
-        files = msgspec.json.decode(store.blobs.read(digest), type=tuple[CodeFile, ...])
+        files = msgspec.json.decode(data, type=tuple[CodeFile, ...])
     except MALFORMED as error:
         raise TamperedError(f"blob {digest} is not a list of code files", str(error)) from error
     if problem := listing_problem([file.path for file in files]):

@@ -13,12 +13,14 @@ from runner.state.health import Health
 from runner.state.job import Workfile
 from runner.state.record import Record
 from runner.state.spec import StateSpec
+from runner.state.verification import Verification
 
 FILES = {
     "spec": "spec.schema.json",
     "workfile": "replay-yaml.schema.json",
     "record": "record.schema.json",
     "fsck": "fsck.schema.json",
+    "verify": "verify.schema.json",
 }
 
 Schema = dict[str, Any]
@@ -26,12 +28,13 @@ Schema = dict[str, Any]
 
 def schemas() -> dict[str, Schema]:
     """JSON Schema 2020-12 of a state spec (`spec`), `replay.yaml` (`workfile`), a record (`record`) and of
-    what `replay fsck --json` prints (`fsck`)."""
+    what `replay fsck --json` (`fsck`) and `replay verify --json` (`verify`) print."""
     return {
         "spec": _schema(StateSpec, "state spec", always=["spec"]),
         "workfile": _schema(Workfile, "replay.yaml"),
         "record": _schema(Record, "record", always=["record"]),
         "fsck": _schema(Health, "what replay fsck --json prints"),
+        "verify": _schema(Verification, "what replay verify --json prints"),
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from runner.errors import TamperedError, UsageError
+from runner.errors import NewerFormatError, TamperedError, UsageError
 from runner.state.job import WORKFILE_VERSION, Workfile
 from runner.state.plain import (
     KeyPath,
@@ -216,7 +216,7 @@ def _check_version(form: _Form, tree: Any, source: str) -> None:
         )
     version = tree.get(form.version_key)
     if type(version) is int and version > form.version:
-        raise UsageError(
+        raise NewerFormatError(
             f"{source} was written by a newer replay",
             f"it says `{form.version_key}: {version}`; this replay reads {form.version}",
             "upgrade replay",

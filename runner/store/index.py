@@ -27,7 +27,7 @@ _FINISHED = ("ok", "failed", "halted")
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What `ls` shows. `outcome` is one of `OUTCOMES`."""
+    """What `ls` shows. `outcome` is one of `OUTCOMES`; `signed` is never kept, as a run may be signed later."""
 
     run_id: str
     job: str = ""
@@ -40,6 +40,7 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     verdict: str | None = None
     duration_s: float | None = None
     outputs: int = 0
+    signed: bool | None = None
 
 
 _decoder = msgspec.msgpack.Decoder(Row)

@@ -29,6 +29,9 @@ from runner.store.store import Store
 
 SPECS = "state_specs"
 SUMS = "sums"
+SIGNED = "sigstore.json"
+ATTESTED = (SIGNED, "test-result.sigstore.json", "verdict.sigstore.json", "tlog-proof")
+"""What may be signed of a run. The first is written last: a run that has it has them all."""
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 _RUN_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
 
@@ -92,13 +95,22 @@ class Run:
             write_atomic(self._specs / f"{self.id}.yaml", data, through=self._tmp)
         return data
 
-    def write_record(self, record: Record) -> None:
+    def write_record(self, record: Record) -> bytes:
+        """Returns its bytes."""
         from runner.state.strict import dump_record
 
         data = dump_record(record)
         if self._specs:
             write_atomic(self._specs / f"{self.id}.record.json", data, through=self._tmp)
         self._write_own_record(data)
+        return data
+
+    def write_attested(self, name: str, data: bytes) -> None:
+        """Keep one of `ATTESTED` beside each copy of the record."""
+        if self._specs:
+            write_atomic(self._specs / f"{self.id}.{name}", data, through=self._tmp)
+        if self.folder.is_dir():
+            write_atomic(self.folder / name, data, durable=not self._specs, through=self._tmp)
 
     def _write_own_record(self, data: bytes) -> None:
         self.write_sums({"record.json": Sum(digest_bytes(data), len(data))})
@@ -149,8 +161,8 @@ class Run:
         """Remove spec, record and logs, the reviewed copies too."""
         remove_tree(self.folder, self._tmp)
         if self._specs:
-            for name in (f"{self.id}.record.json", f"{self.id}.yaml"):
-                (self._specs / name).unlink(missing_ok=True)
+            for name in (*ATTESTED, "record.json", "yaml"):
+                (self._specs / f"{self.id}.{name}").unlink(missing_ok=True)
 
     # --- reading
 
@@ -164,6 +176,20 @@ class Run:
 
     def _has_record(self) -> bool:
         return self._find("record.json", f"{self.id}.record.json") is not None
+
+    def is_signed(self) -> bool:
+        """Whether it has a signature, good or not; `verify` tells."""
+        return self._find(SIGNED, f"{self.id}.{SIGNED}") is not None
+
+    def copies(self, in_store: str, in_specs: str) -> tuple[bytes, ...]:
+        """The bytes of each copy of a file of the run, the reviewed one first."""
+        places = [self._specs / f"{self.id}.{in_specs}"] if self._specs else []
+        return tuple(place.read_bytes() for place in (*places, self.folder / in_store) if place.is_file())
+
+    def sums(self) -> Sums:
+        """Of its files, as they were when it was recorded; none where they are lost."""
+        file = self.folder / SUMS
+        return (read_sums(file.read_bytes()) if file.is_file() else None) or {}
 
     def is_gone(self) -> bool:
         """Whether somebody removed it meanwhile."""
@@ -228,12 +254,11 @@ class Run:
                 f"it differs from {kept}; one of the two was changed after the run",
                 f"`replay fsck --repair` restores the one that was changed; `diff {kept} {path}` shows how they differ",
             )
-        sums = self.folder / SUMS
-        known = (read_sums(sums.read_bytes()) if sums.is_file() else None) or {}
+        known = self.sums()
         if in_store in known and known[in_store].sha256 != digest_bytes(data):
             raise TamperedError(
                 f"{path} is not what was written",
-                f"its digest is not the one in {sums}",
+                f"its digest is not the one in {self.folder / SUMS}",
                 "restore it from git or from a copy of the store; `replay fsck` tells what else is damaged",
             )
 
@@ -243,6 +268,14 @@ class Run:
         if self._specs:
             places.insert(0, self._specs / in_specs)
         return next((place for place in places if place.is_file()), None)
+
+
+def run_id_of(file_name: str) -> str | None:
+    """The run of which a file in `state_specs/` is called so."""
+    for ending in sorted((*ATTESTED, "record.json", "yaml"), key=len, reverse=True):
+        if file_name.endswith(f".{ending}"):
+            return file_name.removesuffix(f".{ending}")
+    return None
 
 
 def read_sums(kept: bytes) -> Sums | None:

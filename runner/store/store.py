@@ -4,6 +4,7 @@
     key          secret of fingerprints      runs/      a folder a run: spec, record, logs
     images/      archived images, by layers  locks/     resolved dependencies
     bisects/     what was tried, and how it came out
+    log/         which records were signed
     cache/       trees, environments, views, probes: may be deleted at any moment
     scratch/     workspaces of running jobs  tmp/       files on their way to a name
 
@@ -32,7 +33,7 @@ from runner.store.files import FileLock, locked, write_atomic
 
 STORE_FORMAT = 1
 STORE_NAME = ".replay"
-FOLDERS = ("blobs", "runs", "bisects", "images", "locks", "cache", "scratch", "tmp")
+FOLDERS = ("blobs", "runs", "bisects", "images", "locks", "log", "cache", "scratch", "tmp")
 SET_APART = "damaged-"
 """How the names in `tmp/` begin that only `gc` removes: what `fsck --repair` set apart."""
 

@@ -18,6 +18,7 @@ from tests.bench import (
     rows_outputs,
     rows_profile,
     rows_run,
+    rows_signed,
 )
 
 OWN = (
@@ -28,6 +29,7 @@ OWN = (
     *rows_profile.ROWS,
     *rows_cli.ROWS,
     *rows_compare.ROWS,
+    *rows_signed.ROWS,
     *rows_disk.ROWS,
     *rows_memory.ROWS,
 )

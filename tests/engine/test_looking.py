@@ -110,7 +110,7 @@ def test_run_ids_may_be_cut(recorded: Recorded) -> None:
 
 def test_show(recorded: Recorded) -> None:
     found = recorded.replay("show", "steady", "--json").json
-    assert found.keys() == {"run_id", "status", "spec", "record"} and found["status"] == "finished"
+    assert found.keys() == {"run_id", "status", "signed", "spec", "record"} and found["status"] == "finished"
     assert found["spec"]["state"]["env"]["MODE"] == "prod"
     text = recorded.replay("show", "steady").out
     assert all(word in text for word in (recorded.ids["steady"], "out/tool.sh", "exited, exit 0", "m.txt"))

@@ -56,6 +56,7 @@ def test_null_is_allowed_only_where_it_means_something() -> None:
         "spec": set(),
         "record": set(),
         "fsck": set(),
+        "verify": set(),
         "workfile": {
             f"{job}/python/anyOf",
             f"{job}/env/additionalProperties/anyOf",

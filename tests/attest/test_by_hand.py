@@ -1,0 +1,77 @@
+"""The page that tells how to verify without this tool does: its commands are run as they stand there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from runner.store.log import Log
+from tests.attest.made import Signed
+
+PAGE = Path(__file__).parents[2] / "state_specs" / "VERIFY.md"
+RUNS = [f"train-20261121-hand{number}" for number in range(5)]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Signed:
+    made = Signed(tmp_path_factory.mktemp("by-hand"))
+    for number, run_id in enumerate(RUNS):
+        made.run(run_id, replay=number == 3)
+    return made
+
+
+def by_hand(made: Signed, run_id: str) -> subprocess.CompletedProcess[str]:
+    commands = "\n".join(re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL))
+    key = made.root / "key.pem"
+    key.write_bytes(made.signer.key.pem)
+    return subprocess.run(
+        ["bash", "-c", commands],
+        cwd=made.root,
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "RUN": run_id, "KEY": str(key), "TMPDIR": str(made.root)},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("run_id", RUNS)
+def test_every_run_is_verified_by_hand(made: Signed, run_id: str) -> None:
+    done = by_hand(made, run_id)
+    assert done.returncode == 0 and f"verified {run_id}" in done.stdout, done
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("sigstore.json", b'"sig":"M', b'"sig":"N'),
+        ("yaml", b"spec: 1", b"spec:  1"),
+        ("record.json", b'"record": 1', b'"record":  1'),
+        ("tlog-proof", b"index 2", b"index 1"),
+        ("tlog-proof", b"\n3\n", b"\n4\n"),
+        ("output", b"of", b"by"),
+        ("log", b"said", b"sait"),
+    ],
+)
+def test_what_was_changed_is_not(made: Signed, name: str, old: bytes, new: bytes) -> None:
+    run_id = RUNS[2]
+    record = made.workspace.run(run_id).record()
+    assert record
+    files = {
+        "output": [made.store.blobs.path(record.outputs[0].sha256)],  # type: ignore[arg-type]
+        "log": [made.store.runs / run_id / "stdout"],
+    }
+    file = files.get(name, made.files(run_id, name))[0]
+    kept = file.read_bytes()
+    assert old in kept
+    file.chmod(0o644)
+    try:
+        file.write_bytes(kept.replace(old, new, 1))
+        assert by_hand(made, run_id).returncode != 0
+    finally:
+        file.write_bytes(kept)
+
+
+def test_the_page_says_where_the_checkpoint_is(made: Signed) -> None:
+    assert (Log(made.store).folder / "checkpoint").relative_to(made.root).as_posix() in PAGE.read_text(encoding="utf-8")
