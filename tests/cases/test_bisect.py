@@ -1,4 +1,4 @@
-"""The silent drifts again, among some fifty changes that have nothing to do with them: a bisect names exactly the cause.
+"""The silent drifts again, among some fifty changes that do nothing: a bisect names exactly the cause.
 
 They install real packages from the index that pip is set to, so they are slow.
 """
