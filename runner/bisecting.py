@@ -9,9 +9,11 @@ command goes on from there.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -24,7 +26,7 @@ from runner.history import Turn, turn
 from runner.judge import Ends, Judge, Judged, RunProgram, Wanted, make_judge
 from runner.run import Session, sweep
 from runner.state.digest import digest_value, hex_of
-from runner.state.spec import HostSeen
+from runner.state.spec import HostSeen, Wheel
 from runner.store.bisects import BisectFolder, Line
 from runner.store.runs import Run
 from runner.suspects import Setup, finished, set_up
@@ -37,7 +39,8 @@ LOOKS = 3
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is asked for; `seconds` and `trials` are a budget."""
+    """What is asked for; `seconds` and `trials` are a budget. `releases`: an index may be asked for those of a package
+    that is a cause."""
 
     good: str
     bad: str
@@ -46,6 +49,7 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     seconds: float | None = None
     trials: int | None = None
     history: bool = True
+    releases: bool = False
 
 
 class Drilled(msgspec.Struct, frozen=True):
@@ -163,10 +167,24 @@ class Bisect:
         for part in found.causes[0].parts:
             for change in self.setup.changes_of(part):
                 if len(part) == 1 and (change.layer, change.name) not in self.drills:
-                    self.drills[change.layer, change.name] = drill_of(self.workspace, self.setup.between, change)
+                    self.drills[change.layer, change.name] = drill_of(
+                        self.workspace, self.setup.between, change, self.releases
+                    )
         parts = [self.setup.changes_of(part) for part in found.causes[0].parts]
         known = [self.drills.get((change.layer, change.name)) for changes in parts for change in changes]
         return [drill for drill in known if drill]
+
+    def releases(self, wheel: Wheel) -> list[str]:
+        """Those of an index that has this very wheel: a package of that name elsewhere may be another. Asked once."""
+        known = self.folder.releases()
+        if wheel.name not in known and self.request.releases:
+            from runner.tools import pip
+
+            with tempfile.TemporaryDirectory(prefix="replay-release-") as folder:
+                pip.download(wheel.wheel, wheel.version, wheel.sha256, Path(folder))
+            known |= {wheel.name: pip.releases(wheel.name)}
+            self.folder.write_releases(known)
+        return known.get(wheel.name, [])
 
     def drill_seen(self, drill: Drill) -> dict[Items, Tally]:
         """With the ends, which the proof has shown: bad, and bad without the change."""
