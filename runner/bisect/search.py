@@ -132,11 +132,18 @@ class _Search:
             beside = [self.without(high, link.part)] if len(parts) == 1 and not self.causes else []
             outcome = self.test(base, beside, "is it enough?")
             if outcome is BAD:
-                return self.described(parts, companions)
+                alone = self.one_enough(parts)
+                return self.described([alone], frozenset()) if alone else self.described(parts, companions)
             if len(parts) == _MANY:
                 self.repeat([link.below | link.part, *self.hinges[parts[0]]])
             low_side = (GOOD,) if outcome is GOOD else (GOOD, UNRESOLVED)
             low, high = self.tightened(link.below | link.part, base, outcome)
+
+    def one_enough(self, parts: Sequence[Items]) -> Items | None:
+        """Where many seem to meet, one of them may be enough alone, and the others only undo together what each of them
+        does to it: the chain turned on that. The first was tried alone already."""
+        alone = {self.problem.closed(part): part for part in parts[1:]} if len(parts) >= _MANY else {}
+        return next((part for trial, part in alone.items() if self.test(trial, alone, "is one enough?") is BAD), None)
 
     def described(self, parts: Sequence[Items], companions: Items) -> Cause:
         base = self.problem.closed(companions.union(*parts))
