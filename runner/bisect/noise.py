@@ -18,8 +18,9 @@ ALPHA = 0.01
 """The chance of a wrong answer that is borne, all told."""
 
 SURE = 1 - ALPHA
-_ODDS = math.log((1 - ALPHA / 10) / (ALPHA / 10))
-"""A search believes some ten trials, which share it: those of the proof, and those that led there."""
+_ODDS = math.log((1 - ALPHA / 20) / (ALPHA / 20))
+"""A search believes some ten trials, which share it: those of the proof, and those that led there. Twice as strict, as
+the rates are estimates themselves."""
 
 _ENDS = 10
 _OFTEN = 4

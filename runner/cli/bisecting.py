@@ -160,7 +160,8 @@ def _progress(result: Result) -> str:
         return ""
     left = result.asked.left
     still = f"; {len(left)} changes left" if left else ""
-    return f"  ({len(result.trials)} trials{still}, some {_to_come(result)} to come)"
+    count = len(result.trials)
+    return f"  ({count} trial{'s' * (count != 1)}{still}, some {_to_come(result)} to come)"
 
 
 def _to_come(result: Result) -> int:
