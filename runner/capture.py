@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 
 import msgspec
 
@@ -16,19 +17,22 @@ from runner import __version__
 from runner.compare import check_installed, check_rule
 from runner.errors import UsageError
 from runner.execute import job_owner
-from runner.layers import access, code, data, dependencies, env, host, image, params, sources
+from runner.layers import access, code, data, dependencies, env, host, image, params, schema, sources
 from runner.layers.dependencies import Locker
 from runner.state.digest import digest_value
-from runner.state.job import Job
-from runner.state.paths import STDOUT, covers, inside, is_marked, is_text
+from runner.state.job import Job, JobStage, words_of
+from runner.state.paths import STDOUT, covers, inside, is_marked
 from runner.state.spec import (
     Access,
     AccessSeen,
+    Better,
+    Check,
     Contract,
     DataSeen,
     Observed,
     OutputRule,
     RunInfo,
+    Stage,
     State,
     StateSpec,
     ToolInfo,
@@ -74,6 +78,8 @@ def capture(
     check_installed(outputs, outputs)
     command = command_of(job)
     refuse_overlaps(job, outputs)
+    stages = stages_of(workspace, name, job, outputs)
+    contract = contract_of(workspace, name, job, outputs, stages, keep=True)
     limits = access.limits(job.limits)
     env.refuse_unset(job.env, os.environ)
     asked = sources.declared(job)
@@ -90,9 +96,10 @@ def capture(
     locker = Locker(engine, found.id, scope, probed, job_owner(), interrupts, say, as_of) if probed else None
     locked, locked_seen = dependencies.observe(store, root, job, probed, locker, relock)
     files = code.observe(root, set(owned_paths(workspace, job)))
-    contract = Contract(outputs, marked_preprocessing(job, [file.path for file in files]))
+    refuse_idle_marks(job, [file.path for file in files], [stage.name for stage in stages])
     state = State(
         command=command,
+        stages=stages,
         code=code.keep(store, root, files),
         params=parameters,
         image=found.identity,
@@ -108,6 +115,7 @@ def capture(
         image=found.seen,
         dependencies=locked_seen,
         data=_seen(data_found),
+        schema=schema.observe(store, state.data, say),
         model=_seen(model_found),
         access=AccessSeen(
             access.seen(job.secrets, secrets, store.fingerprint_key()) if secrets else {},
@@ -132,15 +140,46 @@ def models_of(job: Job) -> dict[str, str | None]:
 
 
 def command_of(job: Job) -> tuple[str, ...]:
-    if isinstance(job.command, str):
-        words: tuple[str, ...] = ("sh", "-c", job.command) if job.command.strip() else ()
-    else:
-        words = job.command or ()
-    if not words or not words[0]:
-        raise UsageError("the job has no command", next="give it a `command`, or the `stage` of a dvc.yaml")
-    if any("\0" in word or not is_text(word) for word in words):
-        raise UsageError("the command holds a NUL byte or is not UTF-8", next="write it in plain text")
+    """Nothing for a job of stages."""
+    words = words_of(job.command)
+    if not words and not job.stages:
+        raise UsageError("the job has no command", next="give it a `command`, `stages`, or the `stage` of a dvc.yaml")
     return words
+
+
+def stages_of(workspace: Workspace, name: str, job: Job, outputs: Mapping[str, OutputRule]) -> tuple[Stage, ...]:
+    if not job.stages:
+        return ()
+    from runner.declared import stages_of
+
+    return stages_of(name, job, outputs, code.paths(workspace.root, set(owned_paths(workspace, job))))
+
+
+def contract_of(
+    workspace: Workspace,
+    name: str,
+    job: Job,
+    outputs: dict[str, OutputRule],
+    stages: tuple[Stage, ...],
+    *,
+    keep: bool,
+) -> Contract:
+    """What the job promises; what it is held against is kept in the store, if it is to `keep`."""
+    checks: tuple[Check, ...] = ()
+    if job.checks or any(isinstance(stage, JobStage) and stage.checks for stage in job.stages):
+        from runner.baseline import baseline
+        from runner.declared import checks_of
+
+        baseline_of = partial(baseline, workspace, keep=keep)
+        checks = checks_of(name, job, workspace.root, outputs, stages, baseline_of)
+    return Contract(outputs, contract_metrics(job, outputs), tuple(sorted(set(job.preprocessing))), checks)
+
+
+def stage_outs(job: Job) -> Iterator[str]:
+    """Paths that the stages of a job write. Those of stages named by `dvc.yaml` are known once they are filled in."""
+    for stage in job.stages:
+        if isinstance(stage, JobStage):
+            yield from (inside(out, f"stages: outs of {stage.name}") for out in stage.outs)
 
 
 def contract_outputs(job: Job) -> dict[str, OutputRule]:
@@ -161,16 +200,27 @@ def contract_outputs(job: Job) -> dict[str, OutputRule]:
     return dict(sorted(rules.items()))
 
 
-def marked_preprocessing(job: Job, files: Collection[str]) -> tuple[str, ...]:
-    """The job's marks, sorted. Raises `UsageError` for one that marks no code file."""
+def refuse_idle_marks(job: Job, files: Collection[str], stages: Collection[str]) -> None:
+    """Raises `UsageError` for a mark of preprocessing that marks nothing."""
     for mark in job.preprocessing:
-        if not any(is_marked(path, (mark,)) for path in files):
+        if mark not in stages and not any(is_marked(path, (mark,)) for path in files):
             raise UsageError(
-                f"preprocessing: {mark!r} marks no code file",
+                f"preprocessing: {mark!r} marks no code file and no stage",
                 "paths and globs are those of code files; what is ignored, data, params and outputs are none",
                 "correct it, or leave it out",
             )
-    return tuple(sorted(set(job.preprocessing)))
+
+
+def contract_metrics(job: Job, outputs: Mapping[str, OutputRule]) -> dict[str, dict[str, Better]]:
+    """The declared metrics. Raises `UsageError` for one that no output holds."""
+    for path in job.metrics:
+        if not any(covers(output, path) for output in outputs):
+            raise UsageError(
+                f"metrics: {path} is no output of the job",
+                f"its outputs are {', '.join(outputs) or 'none'}",
+                "declare the file under `outputs`, too",
+            )
+    return job.metrics
 
 
 def owned_paths(workspace: Workspace, job: Job) -> Iterator[str]:
@@ -189,6 +239,7 @@ def owned_paths(workspace: Workspace, job: Job) -> Iterator[str]:
         jobs += workspace.workfile().jobs.values()
     for one in jobs:
         yield from contract_outputs(one)
+        yield from stage_outs(one)
     store = workspace.store.folder
     if workspace.root in store.parents:
         yield str(store.relative_to(workspace.root))

@@ -14,7 +14,7 @@ import msgspec
 
 from runner.environment.farm import read_recipe
 from runner.environment.tree import tree_folder
-from runner.layers import code, data, image
+from runner.layers import code, data, image, schema
 from runner.layers.dependencies import read_lock
 from runner.state.digest import Digest, hex_of
 from runner.state.plain import MALFORMED
@@ -44,6 +44,7 @@ def find_garbage(workspace: Workspace) -> Garbage:
         *_unused_images(store, needed),
         *_left_over(store),
         *_unused_views(store, needed),
+        *_unused_profiles(store, needed),
         *_unused_environments(store, {_made_of(spec.state) for spec, _ in kept}),
     )
     size = sum(_size(store.blobs.path(digest)) for digest in blobs) + sum(_size(path) for path in paths)
@@ -73,6 +74,8 @@ def needed_blobs(store: Store, kept: Iterable[tuple[StateSpec, Record | None]]) 
     """Every blob that some run needs to be replayed or looked at."""
     for spec, record in kept:
         yield from _of_state(store, spec.state)
+        yield from (Digest(seen.profile) for seen in spec.observed.schema.values() if seen.profile)
+        yield from (Digest(check.drift.profile) for check in spec.contract.checks if check.drift)
         if record:
             yield from _of_record(record)
 
@@ -92,7 +95,7 @@ def _of_state(store: Store, state: State) -> Iterator[Digest]:
 
 
 def _of_record(record: Record) -> Iterator[Digest]:
-    yield from (Digest(output.sha256) for output in record.outputs)
+    yield from (Digest(output.sha256) for output in record.every_output)
 
 
 def _unused_locks(store: Store, needed: set[Digest]) -> Iterator[Path]:
@@ -130,6 +133,11 @@ def _left_over(store: Store) -> Iterator[Path]:
 def _unused_views(store: Store, needed: set[Digest]) -> Iterator[Path]:
     hexes = {hex_of(digest) for digest in needed}
     yield from (folder for folder in _entries(store.cache / "views") if folder.name not in hexes)
+
+
+def _unused_profiles(store: Store, needed: set[Digest]) -> Iterator[Path]:
+    names = {schema.answer_name(digest) for digest in needed}
+    yield from (path for path in _entries(store.cache / "profiles") if path.name not in names)
 
 
 _MadeOf = tuple[frozenset[Wheel], str | None, bool]

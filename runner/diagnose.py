@@ -33,7 +33,8 @@ class Kind(StrEnum):
 
 
 NEXT = {
-    Kind.EXECUTION_STATE: "restore what moved (a replay of the older run does), or accept it by recording a new run",
+    Kind.EXECUTION_STATE: "restore what moved (a replay of the older run does, but for credentials and sources), "
+    "or accept it by recording a new run",
     Kind.DATA: "look at the columns that moved: if the move is real, retrain or adjust; if not, mend the source",
     Kind.MODEL: "the inputs look as they did and the metric is worse: retrain, or look at the labels",
     Kind.NONDETERMINISM: "fix the seed and the thread count, or declare a tolerance for what may vary",
@@ -124,7 +125,8 @@ def _execution_state(
     by_layer = {layer: [one for one in changes if one.layer == layer] for layer in _EXECUTION_LAYERS}
     for layer in _EXECUTION_LAYERS:
         if layer == "schema":
-            yield from (f"schema: {finding.path}: {_listed(finding.schema)}" for finding in data if finding.schema)
+            yield from (_schema(finding) for finding in data if finding.schema)
+            continue
         if layer == "code":
             own = [one for one in by_layer[layer] if one.name in preprocessing]
             yield from _layer("code, preprocessing", own)
@@ -132,8 +134,16 @@ def _execution_state(
         yield from _layer(layer, by_layer[layer])
 
 
+def _schema(finding: DataFinding) -> str:
+    moved = f"; besides, {_listed(finding.moved)}" if finding.moved else ""
+    return f"schema: {finding.path}: {_listed(finding.schema)}{moved}"
+
+
 def _layer(name: str, changes: Sequence[Change]) -> Iterator[str]:
-    if changes:
+    """One line; of access one for each, since each is looked after by somebody else."""
+    if name == "access":
+        yield from (f"access: {_told(one)}" for one in changes)
+    elif changes:
         yield f"{name}: {_listed([_told(one) for one in changes])}"
 
 
@@ -159,7 +169,7 @@ def _data(
     for one in moved:
         if one.unexamined:
             yield Kind.UNKNOWN, f"data: {one.path}: {one.unexamined}"
-        elif one.moved:
+        elif one.moved and not one.schema:
             yield Kind.DATA, f"data: {one.path}: {_listed(one.moved)}"
         elif one in steady:
             yield Kind.DATA, f"data: {one.path}: values differ; schema and distributions are equal"

@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 
 from runner.state.digest import digest_value
-from runner.state.spec import AccessSeen, Image, Observed, SourceSeen, State, StateSpec, Wheel
+from runner.state.spec import AccessSeen, Image, Observed, SecretSeen, SourceSeen, Stage, State, StateSpec, Wheel
 
 LAYERS = ("code", "params", "image", "dependencies", "env", "data", "schema", "model", "access", "host")
+STAGES = "stages."
 _SHOWN_DIGEST = 19
 
 Files = Mapping[str, str]
@@ -79,7 +80,8 @@ def state_changes(
 ) -> Iterator[Change]:
     """In the order of the layers, each sorted by name."""
     if a.command != b.command:
-        yield Change("code", "command", shlex.join(a.command), shlex.join(b.command))
+        yield Change("code", "command", shlex.join(a.command) or None, shlex.join(b.command) or None)
+    yield from _stages(a, b)
     yield from _code(a, b, code_a, code_b)
     yield from _params(a, b)
     yield from _image(a.image, b.image, seen_a, seen_b)
@@ -96,12 +98,16 @@ def access_changes(a: AccessSeen, b: AccessSeen) -> Iterator[Change]:
     for name in sorted(a.secrets.keys() & b.secrets.keys()):
         before, after = a.secrets[name], b.secrets[name]
         if before.key is not None and before.key == after.key and before.fingerprint != after.fingerprint:
-            yield Change("access", name, before.source, after.source, "the credential changed")
+            yield Change("access", name, _secret_words(before), _secret_words(after), "the credential changed")
     now = {source.uri: source for source in b.sources}
     for source in a.sources:
         other = now.get(source.uri)
         if other and other.reachable != source.reachable:
             yield Change("access", source.uri, source_words(source), source_words(other))
+
+
+def _secret_words(secret: SecretSeen) -> str:
+    return f"{secret.source} (fingerprint {secret.fingerprint.rpartition(':')[2][:8]})"
 
 
 def source_words(source: SourceSeen) -> str:
@@ -121,6 +127,25 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             found[name] = msgspec.json.encode(value).decode()
     return found
+
+
+def _stages(a: State, b: State) -> Iterator[Change]:
+    """A stage that is in one only or has other commands or paths; else the order, which is the stages' own."""
+    before, after = ({stage.name: stage for stage in state.stages} for state in (a, b))
+    changed = [name for name in dict.fromkeys((*before, *after)) if before.get(name) != after.get(name)]
+    for name in changed:
+        old, new = _stage_texts(before.get(name), after.get(name))
+        yield Change("code", STAGES + name, old, new)
+    if not changed and a.stages != b.stages:
+        yield Change("code", "stages", " → ".join(before), " → ".join(after))
+
+
+def _stage_texts(a: Stage | None, b: Stage | None) -> Iterator[str | None]:
+    """What differs between the two; of one that is in one only, its command."""
+    fields = [name for name in ("command", "deps", "outs") if a and b and getattr(a, name) != getattr(b, name)]
+    for stage in (a, b):
+        told = [f"{name} {shlex.join(getattr(stage, name)) or 'none'}" for name in fields or ["command"]]
+        yield "; ".join(told).removeprefix("command ") if stage else None
 
 
 def _code(a: State, b: State, files_a: Files | None, files_b: Files | None) -> Iterator[Change]:

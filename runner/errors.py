@@ -90,5 +90,5 @@ class InterruptedRunError(ReplayError):
 
 def disk_error(error: OSError, doing: str) -> OutsideError:
     """The user's view of an `OSError` met while `doing` something."""
-    next_step = _DISK_NEXT.get(error.errno or 0, "")
+    next_step = _DISK_NEXT.get(error.errno or 0) or (f"look at {error.filename}" if error.filename else "")
     return OutsideError(f"cannot {doing}", error.strerror or str(error), next_step)

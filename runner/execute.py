@@ -21,7 +21,7 @@ from runner.outputs import Gathered, gather
 from runner.state.digest import digest_file
 from runner.state.paths import STDOUT as STDOUT_NAME
 from runner.state.paths import covers
-from runner.state.record import Outcome, Output, OutputProblem
+from runner.state.record import CheckResult, Outcome, Output, OutputProblem, StageOutcome
 from runner.state.spec import Image, State
 from runner.store.files import entries_below, give, is_within, remove_tree
 from runner.store.runs import Run
@@ -69,18 +69,28 @@ class Prepared(msgspec.Struct, frozen=True):
 
 
 class Finished(msgspec.Struct, frozen=True):
-    """The job's process has ended; its outputs are still in the workspace."""
+    """The job's process has ended; its outputs are still in the workspace. Of a job of stages, they are what the
+    stages handed on, and `problems` what they could not. `checks` are those evaluated so far."""
 
     outcome: Outcome
     stdout_masked: bool
     before: frozenset[str]
+    checks: tuple[CheckResult, ...] = ()
+    stages: tuple[StageOutcome, ...] = ()
+    problems: tuple[OutputProblem, ...] = ()
+    undeclared: tuple[str, ...] = ()
 
 
 class Executed(msgspec.Struct, frozen=True):
+    """What came of a run. Outputs of one that a boundary halted are `set_apart`."""
+
     outcome: Outcome
     outputs: tuple[Output, ...]
     problems: tuple[OutputProblem, ...]
     undeclared: tuple[str, ...]
+    set_apart: tuple[Output, ...] = ()
+    stages: tuple[StageOutcome, ...] = ()
+    checks: tuple[CheckResult, ...] = ()
 
 
 def execute(
@@ -96,22 +106,35 @@ def execute(
     """Run the job to its end. Raises `OutsideError` when the engine fails; a job that fails is an outcome."""
     owner = job_owner()
     lay_out(run.scratch, prepared, owner)
-    before = frozenset(path for path, _ in _files_below(prepared.workspace))
+    before = files_in(prepared.workspace)
     request = container_request(store, run, state, prepared, secrets, owner)
     log = LogWriter(run.folder, secrets.values(), echo)
     try:
-        ended = engine.run(request, log, interrupts, disk_watch(run, state.access.limits.disk))
+        outcome = run_to_end(engine, run, request, log, secrets, interrupts)
+    finally:
+        log.close()
+    return Finished(outcome, log.masked(STDOUT), before)
+
+
+def run_to_end(
+    engine: Engine,
+    run: Run,
+    request: ContainerRequest,
+    log: LogWriter,
+    secrets: Mapping[str, bytes],
+    interrupts: Interrupts,
+) -> Outcome:
+    limit = request.limits.disk
+    try:
+        ended = engine.run(request, log, interrupts, disk_watch(run, limit))
         refuse_gone(run)
-        if ended.stopped is None and _is_over(run, state.access.limits.disk):
+        if ended.stopped is None and _is_over(run, limit):
             ended = msgspec.structs.replace(ended, stopped="disk-full")
     except ExecutableMissingError as error:
         outcome = _not_started(error, secrets)
         log.write(STDERR, f"{outcome.detail}\n".encode())
-    else:
-        outcome = _outcome(ended)
-    finally:
-        log.close()
-    return Finished(outcome, log.masked(STDOUT), before)
+        return outcome
+    return _outcome(ended)
 
 
 def collect(
@@ -124,11 +147,11 @@ def collect(
 ) -> Executed:
     """Take the declared outputs, paths and perhaps `stdout`, into the store."""
     paths = [path for path in declared if path != STDOUT_NAME]
-    gathered = gather(store, prepared.workspace, paths, secrets, _mounted(prepared))
+    gathered = gather(store, prepared.workspace, paths, secrets, mounted(prepared))
     if STDOUT_NAME in declared:
         gathered = gathered.joined(_stdout(store, run, finished.stdout_masked))
     refuse_gone(run)
-    undeclared = sorted(_masked(path, secrets) for path in _undeclared(prepared.workspace, finished.before, declared))
+    undeclared = sorted(masked(path, secrets) for path in undeclared_in(prepared.workspace, finished.before, declared))
     return Executed(finished.outcome, gathered.outputs, gathered.problems, tuple(undeclared[:100]))
 
 
@@ -165,11 +188,15 @@ def container_request(
     prepared: Prepared,
     secrets: Mapping[str, bytes],
     owner: tuple[int, int],
+    scratch: Path | None = None,
+    *,
+    read_only: bool = False,
 ) -> ContainerRequest:
-    """What the engine is asked for; a pure function of the state but for host paths and user ids."""
-    scratch, entrypoint = run.scratch, state.image.config.entrypoint or ()
+    """What the engine is asked for; a pure function of the state but for host paths and user ids. `scratch` is where
+    `lay_out` was done, if not in the run's own; a workspace may be `read_only`."""
+    scratch, entrypoint = scratch or run.scratch, state.image.config.entrypoint or ()
     own: tuple[Mount, ...] = (
-        Mount(prepared.workspace, WORKSPACE, read_only=False),
+        Mount(prepared.workspace, WORKSPACE, read_only=read_only),
         Mount(scratch / "home", HOME, read_only=False, scratch=True),
         Mount(scratch / "tmp", "/tmp", read_only=False, scratch=True),
         Mount(scratch / "passwd", "/etc/passwd"),
@@ -271,17 +298,17 @@ def _outcome(ended: Ended) -> Outcome:
 def _not_started(error: ExecutableMissingError, secrets: Mapping[str, bytes]) -> Outcome:
     """The reason may be the job's own words: it can print what the engine's init process would."""
     hint = "; secrets enter through the image's `sh`" if secrets else ""
-    detail = _masked(f"{error.what}: {error.why}{hint}", secrets.values())
+    detail = masked(f"{error.what}: {error.why}{hint}", secrets.values())
     return Outcome(ending="not-started", exit_code=127, duration_s=0.0, detail=detail)
 
 
-def _masked(text: str, secrets: Collection[bytes]) -> str:
+def masked(text: str, secrets: Collection[bytes]) -> str:
     masker = Masker(secrets)
     return (masker.feed(os.fsencode(text)) + masker.flush()).decode(errors="replace")
 
 
-def _stdout(store: Store, run: Run, masked: bool) -> Gathered:
-    if masked:
+def _stdout(store: Store, run: Run, is_masked: bool) -> Gathered:
+    if is_masked:
         log = digest_file(run.folder / "stdout")
         detail = "a secret was printed; it is masked in the log"
         return Gathered((), (OutputProblem(STDOUT_NAME, "secret", detail, log),))
@@ -289,7 +316,7 @@ def _stdout(store: Store, run: Run, masked: bool) -> Gathered:
     return Gathered((Output(path=STDOUT_NAME, sha256=digest, size=size),), ())
 
 
-def _mounted(prepared: Prepared) -> list[str]:
+def mounted(prepared: Prepared) -> list[str]:
     """Paths in the workspace at which the job saw data or a model."""
     below = WORKSPACE + "/"
     return [mount.target.removeprefix(below) for mount in prepared.mounts if mount.target.startswith(below)]
@@ -312,7 +339,12 @@ def _files_below(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
             yield os.path.relpath(entry.path, folder), entry
 
 
-def _undeclared(workspace: Path, before: frozenset[str], declared: Sequence[str]) -> Iterator[str]:
+def files_in(workspace: Path) -> frozenset[str]:
+    return frozenset(path for path, _ in _files_below(workspace))
+
+
+def undeclared_in(workspace: Path, before: frozenset[str], declared: Sequence[str]) -> Iterator[str]:
+    """Files that were written and are not declared."""
     for path, _ in _files_below(workspace):
         if path not in before and not any(covers(name, path) for name in declared):
             yield path

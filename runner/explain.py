@@ -7,33 +7,45 @@ outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import msgspec
 
-from runner.diagnose import Diagnosis, diagnose
-from runner.diff import Change, Diff, Side, diff
+from runner.compare import compare_outputs
+from runner.diagnose import Diagnosis, MetricFinding, diagnose
+from runner.diff import LAYERS, STAGES, Change, Diff, Side, diff
 from runner.errors import ReplayError
 from runner.functions import function_changes
 from runner.layers import code
+from runner.metrics import metric_findings
+from runner.moved import Moved, TablesOf, examine, kept_tables, live_tables
 from runner.present import NAME, look
 from runner.state.digest import Digest
 from runner.state.paths import is_marked
+from runner.state.record import Output, Verdict
 from runner.state.spec import StateSpec
 from runner.workspace import Workspace
 
 _MOST_READ = 100
+_LARGEST_COMPARED = 64 << 20
 
 Reader = Callable[[str], bytes | None]
 
 
 class Explained(msgspec.Struct, frozen=True):
+    """The changes of `diff` include the breaks of schemas; `moved` tells columns, `metrics` those that are declared."""
+
     diff: Diff
     diagnosis: Diagnosis
+    moved: Moved = Moved()
+    metrics: tuple[MetricFinding, ...] = ()
 
 
 class _Looked(msgspec.Struct, frozen=True):
     side: Side
     read: Reader
+    tables: TablesOf
+    outputs: dict[str, Output] = {}
 
 
 def explain(workspace: Workspace, a: str, b: str) -> Explained:
@@ -48,14 +60,36 @@ def explain(workspace: Workspace, a: str, b: str) -> Explained:
     else:
         before, after = _recorded(workspace, a), _recorded(workspace, b)
     found = diff(before.side, after.side)
-    found = msgspec.structs.replace(found, changes=tuple(_with_functions(found.changes, before.read, after.read)))
-    return Explained(found, diagnose(found, preprocessing=_preprocessing(found, before.side.spec, after.side.spec)))
+    moved = examine(found.changes, before.tables, after.tables)
+    metrics = tuple(metric_findings(workspace.store, before.side, after.side))
+    told = tuple(_with_functions(found.changes, before.read, after.read))
+    preprocessing = _preprocessing(found, before.side.spec, after.side.spec)
+    diagnosis = diagnose(msgspec.structs.replace(found, changes=told), moved.findings, metrics, preprocessing)
+    changes = tuple(sorted((*told, *moved.changes), key=lambda change: LAYERS.index(change.layer)))
+    outputs = tuple(_compared(workspace, change, before, after) for change in found.outputs)
+    return Explained(msgspec.structs.replace(found, changes=changes, outputs=outputs), diagnosis, moved, metrics)
+
+
+def _compared(workspace: Workspace, change: Change, before: _Looked, after: _Looked) -> Change:
+    """An output of which both have one, told by the comparator that the first run declared for it. What is large, or
+    cannot be compared here, differs in its bytes, which is known already."""
+    one, other = before.outputs.get(change.name), after.outputs.get(change.name)
+    if not one or not other or max(one.size, other.size) > _LARGEST_COMPARED:
+        return change
+    rules = before.side.spec.contract.outputs
+    try:
+        (found,) = compare_outputs({one.path: one}, {other.path: other}, rules, workspace.store.blobs.verified)
+    except ReplayError:
+        return change
+    words = f"{found.verdict}: " if found.verdict is Verdict.EQUIVALENT else ""
+    return msgspec.structs.replace(change, detail=words + found.detail)
 
 
 def _preprocessing(found: Diff, *specs: StateSpec) -> list[str]:
-    """Changed code files that one of the two marks as preprocessing."""
+    """Changed code files and stages that one of the two marks as preprocessing."""
     marks = {mark for spec in specs for mark in spec.contract.preprocessing}
-    return [change.name for change in found.changes if change.layer == "code" and is_marked(change.name, marks)]
+    names = [change.name for change in found.changes if change.layer == "code"]
+    return [name for name in names if is_marked(name, marks) or name.removeprefix(STAGES) in marks]
 
 
 def _recorded(workspace: Workspace, part: str) -> _Looked:
@@ -70,8 +104,10 @@ def _recorded(workspace: Workspace, part: str) -> _Looked:
         except ReplayError:
             return None
 
-    outputs = {output.path: str(output.sha256) for output in record.outputs} if record else None
-    return _Looked(Side(spec, None if files is None else _by_path(files), outputs), read)
+    outputs = {output.path: output for output in record.every_output} if record else {}
+    digests = {path: str(output.sha256) for path, output in outputs.items()} if record else None
+    tables = partial(kept_tables, workspace.store, spec.state.data, spec.observed.schema)
+    return _Looked(Side(spec, None if files is None else _by_path(files), digests), read, tables, outputs)
 
 
 def _present(workspace: Workspace, then: StateSpec) -> _Looked:
@@ -83,7 +119,8 @@ def _present(workspace: Workspace, then: StateSpec) -> _Looked:
         except OSError:
             return None
 
-    return _Looked(Side(now.spec, _by_path(now.code), unknown=now.unknown), read)
+    tables = partial(live_tables, workspace.store, workspace.root)
+    return _Looked(Side(now.spec, _by_path(now.code), unknown=now.unknown), read, tables)
 
 
 def _kept_files(workspace: Workspace, spec: StateSpec) -> tuple[code.CodeFile, ...] | None:

@@ -1,7 +1,7 @@
 """Logs of a run: both streams as they came, known secrets masked, memory bounded.
 
 `stdout` and `stderr` hold the bytes; `order` has a line `<seconds> <o|e> <bytes>` for each piece, so that
-the two can be shown as they were interleaved.
+the two can be shown as they were interleaved, and a line `<seconds> s <name>` where a stage begins.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from runner.errors import disk_error
 from runner.layers.access import telling
 
-STDOUT, STDERR = 1, 2
+STAGE, STDOUT, STDERR = 0, 1, 2
 _FILES = {STDOUT: "stdout", STDERR: "stderr"}
 _LETTERS = {STDOUT: "o", STDERR: "e"}
 MASK = b"***"
@@ -92,6 +92,12 @@ class LogWriter:
         if stream in self._files:
             self._emit(stream, self._maskers[stream].feed(data))
 
+    def begin_stage(self, name: str) -> None:
+        """What comes from now on was written by that stage; nothing is held back over its beginning."""
+        for stream, masker in self._maskers.items():
+            self._emit(stream, masker.flush())
+        self._order.write(f"{time.monotonic() - self._started:.3f} s {name}\n")
+
     def close(self) -> None:
         for stream, masker in self._maskers.items():
             self._emit(stream, masker.flush())
@@ -116,7 +122,8 @@ class LogWriter:
 
 
 def read_log(folder: Path) -> Iterator[tuple[int, bytes]]:
-    """The pieces of both streams in the order in which they came; what a cut-off run left is given too."""
+    """The pieces of both streams in the order in which they came; what a cut-off run left is given too. Where a stage
+    begins, its name is given as a piece of `STAGE`."""
     if not (folder / "stdout").is_file() or not (folder / "stderr").is_file():
         return
     with (folder / "stdout").open("rb") as out, (folder / "stderr").open("rb") as err:
@@ -124,6 +131,8 @@ def read_log(folder: Path) -> Iterator[tuple[int, bytes]]:
         order = folder / "order"
         for line in order.open("rb") if order.is_file() else ():
             parts = line.split()
+            if len(parts) == 3 and parts[1] == b"s":
+                yield STAGE, parts[2]
             if len(parts) == 3 and parts[1] in files and parts[2].isdigit() and len(parts[2]) < _MOST_DIGITS:
                 stream, file = files[parts[1]]
                 yield stream, file.read(min(int(parts[2]), os.fstat(file.fileno()).st_size))

@@ -71,6 +71,34 @@ def gather(
     )
 
 
+def hand_on(
+    workspace: Path, outs: Sequence[str], target: Path, secrets: Collection[bytes], mounted: Collection[str]
+) -> tuple[OutputProblem, ...]:
+    """Move every file of `outs` below `target`, where nothing but files and folders of this tool's making come to lie,
+    so that it can be mounted. What cannot be moved is named with why."""
+    root, values = workspace.resolve(), telling(secrets)
+    items = [item for path in outs for item in _below(root, path, values, mounted)]
+    moved: dict[Path, Path] = {}
+    for item in items:
+        if isinstance(item, OutputProblem):
+            continue
+        place = target / item.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if item.file in moved:
+            shutil.copy(moved[item.file], place)
+        else:
+            os.chmod(item.file, stat.S_IMODE(item.file.lstat().st_mode) & 0o777 | 0o600)
+            item.file.rename(place)
+            moved[item.file] = place
+    problems = {item.path: item for item in items if isinstance(item, OutputProblem)}
+    for path in outs:
+        if not any(covers(path, problem) for problem in problems):
+            (target / path).parent.mkdir(parents=True, exist_ok=True)
+            if not (target / path).exists():
+                (target / path).mkdir()  # a folder that holds no file
+    return tuple(problems[path] for path in sorted(problems))
+
+
 def _below(
     root: Path, path: str, values: Sequence[bytes], mounted: Collection[str]
 ) -> Iterator[_Found | OutputProblem]:

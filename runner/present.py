@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import msgspec
 
 from runner import __version__
-from runner.capture import command_of, contract_outputs, models_of, owned_paths
+from runner.capture import command_of, contract_of, contract_outputs, models_of, owned_paths, stages_of
 from runner.errors import OutsideError
 from runner.layers import access, code, data, dependencies, env, host, image, params, sources
 from runner.stages import job_of_stage
@@ -22,7 +22,6 @@ from runner.state.paths import inside
 from runner.state.spec import (
     Access,
     AccessSeen,
-    Contract,
     DataSeen,
     Dependencies,
     ImageSeen,
@@ -58,12 +57,15 @@ def look(workspace: Workspace, then: StateSpec) -> Present:
     job = job_of_stage(workspace.root, workspace.job(then.run.job))
     unknown: dict[str, str] = {}
     root, limits = workspace.root, access.limits(job.limits)
+    outputs = contract_outputs(job)
+    stages = stages_of(workspace, then.run.job, job, outputs)
     engine = _engine()
     found = _image(engine, workspace, job, then, unknown)
     locked = _dependencies(workspace, job, found, then, unknown)
     files = code.observe(root, set(owned_paths(workspace, job)))
     state = State(
         command=command_of(job),
+        stages=stages,
         code=digest_bytes(code.listing(files)),
         params=params.look(root, job.params)[0],
         image=image.identity_of(found, job.entrypoint == "keep") if found else then.state.image,
@@ -82,7 +84,7 @@ def look(workspace: Workspace, then: StateSpec) -> Present:
         host=host.observe(engine.version()) if engine else then.observed.host,
     )
     run = RunInfo(id=NAME, job=then.run.job, created="", tool=ToolInfo(version=__version__))
-    contract = Contract(contract_outputs(job), tuple(sorted(set(job.preprocessing))))
+    contract = contract_of(workspace, then.run.job, job, outputs, stages, keep=False)
     spec = StateSpec(run=run, state=state, observed=observed, contract=contract, digest=state_digest(state))
     return Present(spec, files, unknown)
 

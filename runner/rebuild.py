@@ -7,6 +7,7 @@ what cannot be had exactly is an error that names the pin.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -101,6 +102,7 @@ def plan(state: State, observed: Observed, at_hand: AtHand) -> Plan:
     steps = [_image_step(at_hand), _dependencies_step(state, at_hand), _code_step(at_hand)]
     steps += [_data_step("data", path, place) for path, place in sorted(at_hand.data.items())]
     steps += [_data_step("model", path, place) for path, place in sorted(at_hand.model.items())]
+    steps += [Step("stage", f"{stage.name}: {shlex.join(stage.command)}") for stage in state.stages]
     return Plan(state, observed, at_hand, tuple(step for step in steps if step))
 
 

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from runner import __version__
-from runner.compare import check_installed, compare_outputs
+from runner.compare import Printed, Prober, check_installed, compare_outputs, not_probed
 from runner.diagnose import Diagnosis, diagnose_replays
 from runner.diff import Change, access_changes
 from runner.errors import InterruptedRunError, RefusedError, TamperedError, UsageError
 from runner.execute import Executed
 from runner.layers import access, host, sources
+from runner.probes import Probes
 from runner.rebuild import Rebuilt, damage
 from runner.run import (
     Session,
@@ -37,8 +38,18 @@ from runner.run import (
     sweep,
 )
 from runner.state.digest import Digest
-from runner.state.record import Outcome, Output, OutputProblem, OutputVerdict, Record, ReplayResult, Verdict, worst
-from runner.state.spec import AccessSeen, HostSeen, Observed, RunInfo, StateSpec, ToolInfo
+from runner.state.record import (
+    CheckResult,
+    Outcome,
+    Output,
+    OutputProblem,
+    OutputVerdict,
+    Record,
+    ReplayResult,
+    Verdict,
+    worst,
+)
+from runner.state.spec import AccessSeen, HostSeen, Observed, OutputRule, RunInfo, StateSpec, ToolInfo
 from runner.store.runs import Run, new_run_id
 
 
@@ -50,10 +61,11 @@ class Original(msgspec.Struct, frozen=True):
 
 
 class Replayed(msgspec.Struct, frozen=True):
-    """One replay: its own spec and record, the comparison in `record.replay`."""
+    """One replay: its own spec and record, the comparison in `record.replay`, and what probes of outputs printed."""
 
     spec: StateSpec
     record: Record
+    printed: Mapping[tuple[str, Digest], Printed] = {}
 
 
 def original_of(run: Run) -> Original:
@@ -76,7 +88,7 @@ def original_of(run: Run) -> Original:
 def replay(session: Session, original: Original, times: int | None) -> list[Replayed]:
     """Replay `times` times; by default once, and once more if that differs, to tell whether it is
     reproducible. The verdict over all is `overall`."""
-    check_installed((output.path for output in original.record.outputs), original.spec.contract.outputs)
+    check_installed((output.path for output in original.record.every_output), original.spec.contract.outputs)
     done = [replay_once(session, original)]
     wanted = times or (1 if _good(done[0]) else 2)
     while len(done) < wanted:
@@ -101,7 +113,7 @@ def overall(session: Session, original: Original, done: Sequence[Replayed]) -> R
             seen = outputs[path]
             detail = f"{detail}; from the original: {seen.detail}"
             outputs[path] = OutputVerdict(path, Verdict.NONDETERMINISTIC, seen.comparator, detail)
-    ends = {_result(one).verdict for one in done} & {Verdict.FAILED}
+    ends = {_result(one).verdict for one in done} & {Verdict.DIVERGED, Verdict.FAILED, Verdict.REFUSED}
     verdict = worst([*(output.verdict for output in outputs.values()), *ends])
     notes = tuple(dict.fromkeys(note for one in done for note in _result(one).notes))
     ordered = tuple(outputs[path] for path in sorted(outputs))
@@ -137,22 +149,24 @@ def replay_once(session: Session, original: Original) -> Replayed:
             raise InterruptedRunError("interrupted", f"replay {run.id} was stopped while the job ran")
         with store.adding():
             executed = collect_outputs(session, run, spec, rebuilt, finished, secrets)
-            result = _compare(session, original, spec, executed, rebuilt)
+            probes = Probes(session, run, spec.state, rebuilt.prepared)
+            result = _compare(session, original, spec, executed, rebuilt, probes)
             record = record_of(spec, spec_bytes, started, executed, result)
             run.write_record(record)
-    return Replayed(spec, record)
+    return Replayed(spec, record, probes.printed)
 
 
 def _compare(
-    session: Session, original: Original, spec: StateSpec, executed: Executed, rebuilt: Rebuilt
+    session: Session, original: Original, spec: StateSpec, executed: Executed, rebuilt: Rebuilt, prober: Prober
 ) -> ReplayResult:
     """The verdict of one replay. Before it says that outputs differ, what the job was given is re-hashed."""
     before, after = original.record.outcome, executed.outcome
-    outputs = _verdicts(session, original.spec, original.record.outputs, executed.outputs)
+    now = executed.outputs + executed.set_apart
+    outputs = _verdicts(session, original.spec, original.record.every_output, now, prober)
     outputs += _problem_verdicts(original.record, executed)
-    verdict = worst([one.verdict for one in outputs])
+    verdict = worst([*(one.verdict for one in outputs), _boundary_verdict(original.record.checks, executed.checks)])
     if (before.exit_code, before.ending) != (after.exit_code, after.ending):
-        verdict = Verdict.FAILED
+        verdict = worst([verdict, Verdict.FAILED])
     if verdict not in (Verdict.IDENTICAL, Verdict.EQUIVALENT):
         refuse_damaged(session, rebuilt, damage(session.workspace.store, rebuilt, full=True))
     return ReplayResult(
@@ -163,8 +177,16 @@ def _compare(
     )
 
 
+def _boundary_verdict(was: Sequence[CheckResult], now: Sequence[CheckResult]) -> Verdict:
+    """A boundary that halts a replay and did not halt the original refuses it; the other way round, the two differ."""
+    before, after = ({check.name for check in checks if check.halts} for checks in (was, now))
+    if after - before:
+        return Verdict.REFUSED
+    return Verdict.DIVERGED if before - after else Verdict.IDENTICAL
+
+
 def _verdicts(
-    session: Session, spec: StateSpec, before: Sequence[Output], after: Sequence[Output]
+    session: Session, spec: StateSpec, before: Sequence[Output], after: Sequence[Output], prober: Prober
 ) -> list[OutputVerdict]:
     blobs = session.workspace.store.blobs
 
@@ -177,6 +199,7 @@ def _verdicts(
             {output.path: output for output in after},
             spec.contract.outputs,
             opener,
+            prober,
         )
     )
 
@@ -184,7 +207,7 @@ def _verdicts(
 def _problem_verdicts(before: Record, after: Record | Executed) -> list[OutputVerdict]:
     """Outputs that could not be taken from one of the two."""
     was, now = ({problem.path: problem for problem in one.problems} for one in (before, after))
-    compared = {output.path for output in (*before.outputs, *after.outputs)}
+    compared = {output.path for one in (before, after) for output in one.outputs + one.set_apart}
     return [_problem_verdict(was.get(path), now.get(path)) for path in sorted((was.keys() | now.keys()) - compared)]
 
 
@@ -209,6 +232,7 @@ def _notes(original: Original, now: Observed, executed: Executed) -> list[str]:
         notes.append("the network is open to this job: what it fetched is no part of the state")
     if not original.spec.contract.outputs:
         notes.append("the job declares no outputs, so only its exit status was compared")
+    notes += _boundary_notes(original.record.checks, executed.checks)
     notes += _host_notes(original.spec.observed.host, now.host)
     notes += map(_access_words, access_changes(original.spec.observed.access, now.access))
     return notes
@@ -226,6 +250,18 @@ def _telling_access(spec: StateSpec, now: Observed) -> list[Change]:
     return [change for change in changes if is_open or change.name in spec.state.secrets]
 
 
+def _boundary_notes(was: Sequence[CheckResult], now: Sequence[CheckResult]) -> Iterator[str]:
+    """What halts one of the two, and what is broken without halting."""
+    before, after = ({check.name: check for check in checks} for checks in (was, now))
+    for name, check in after.items():
+        old = before.get(name)
+        if check.broken:
+            halts = ("halted by " if check.halts else "") + f"check {name!r} of {check.on}: {check.detail}"
+            yield halts + (" (as in the original)" if old and old.broken else "; it was not broken in the original")
+        elif old and old.broken:
+            yield f"check {name!r} was broken in the original: {old.detail}"
+
+
 def _host_notes(then: HostSeen, now: HostSeen) -> list[str]:
     """What differs between the machines, since it may explain a difference in the outputs."""
     fields = host.differences(then, now)
@@ -233,6 +269,8 @@ def _host_notes(then: HostSeen, now: HostSeen) -> list[str]:
 
 
 def _ended(outcome: Outcome) -> str:
+    if outcome.ending == "halted":
+        return "was halted by a boundary before it started"
     return f"exited {outcome.exit_code}" if outcome.ending == "exited" else f"ended by {outcome.ending}"
 
 
@@ -242,8 +280,13 @@ def _unsteady(session: Session, original: Original, done: Sequence[Replayed]) ->
     found: dict[str, str] = {}
     first = done[0].record
     good = [{one.path: one.verdict is not Verdict.DIVERGED for one in _result(each).outputs} for each in done]
+    printed = {key: found for one in done for key, found in one.printed.items()}
+
+    def remembered(path: str, digest: Digest, rule: OutputRule) -> Printed:
+        return printed.get((path, digest)) or not_probed(path, digest, rule)
+
     for number, other in enumerate(done[1:], 2):
-        compared = _verdicts(session, original.spec, first.outputs, other.record.outputs)
+        compared = _verdicts(session, original.spec, first.every_output, other.record.every_output, remembered)
         for one in (*compared, *_problem_verdicts(first, other.record)):
             if one.verdict is Verdict.DIVERGED:
                 found.setdefault(one.path, f"replays 1 and {number} disagree: {one.detail}")

@@ -11,24 +11,28 @@ import datetime
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from runner.diff import source_words
 from runner.errors import InterruptedRunError, TamperedError
-from runner.execute import Executed, Finished, clean_up, collect, execute, refuse_full_disk
-from runner.logs import Echo
+from runner.execute import Executed, Finished, Prepared, clean_up, collect, execute, refuse_full_disk
+from runner.logs import Echo, LogWriter
 from runner.rebuild import Plan, Rebuilt, damage, discard_damaged, look, plan, rebuild
 from runner.state.digest import digest_bytes
 from runner.state.job import Job
-from runner.state.record import Record, ReplayResult
-from runner.state.spec import StateSpec
+from runner.state.record import CheckResult, Record, ReplayResult
+from runner.state.spec import Stage, StateSpec
 from runner.store.files import is_locked, remove_tree
 from runner.store.runs import Run
 from runner.store.store import SET_APART
 from runner.tools.containers import Engine
 from runner.tools.interrupts import Interrupts
 from runner.workspace import Workspace
+
+if TYPE_CHECKING:
+    from runner.boundaries import Crossing
 
 Say = Callable[[str], None]
 
@@ -87,6 +91,7 @@ def record_run(
         finished = run_rebuilt(session, run, captured.spec, rebuilt, captured.secrets)
         with store.adding():
             executed = collect_outputs(session, run, captured.spec, rebuilt, finished, captured.secrets)
+            executed = with_escalations(session, captured.spec, executed)
             record = record_of(captured.spec, spec_bytes, started, executed)
             run.write_record(record)
     return captured.spec, record
@@ -106,27 +111,77 @@ def rebuild_for(session: Session, made: Plan, run: Run) -> Rebuilt:
 def run_rebuilt(
     session: Session, run: Run, spec: StateSpec, rebuilt: Rebuilt, secrets: Mapping[str, bytes]
 ) -> Finished:
-    """Execute, looking meanwhile whether what the job was given is as it was made.
+    """Execute, looking meanwhile whether what the job was given is as it was made; not at all where a boundary
+    before it halts.
 
     Raises `TamperedError` when it is not; the damaged caches are dropped, so that running again mends it.
     """
-    store = session.workspace.store
+    store, crossed = session.workspace.store, _crossed_before(session, run, spec, rebuilt, secrets)
+    if any(result.halts for result in crossed):
+        return _halted(session, run, crossed)
     with ThreadPoolExecutor(1) as pool:
         checking = pool.submit(damage, store, rebuilt)
-        finished = execute(
-            session.engine,
-            store,
-            run,
-            spec.state,
-            rebuilt.prepared,
-            secrets,
-            session.interrupts,
-            session.echo,
-        )
+        finished = _execute(session, run, spec, rebuilt, secrets)
     if damaged := checking.result():
         with store.adding():
             refuse_damaged(session, rebuilt, damaged)
-    return finished
+    return msgspec.structs.replace(finished, checks=crossed + finished.checks) if crossed else finished
+
+
+def _execute(session: Session, run: Run, spec: StateSpec, rebuilt: Rebuilt, secrets: Mapping[str, bytes]) -> Finished:
+    how = (session.engine, session.workspace.store, run, spec.state, rebuilt.prepared, secrets, session.interrupts)
+    if not spec.state.stages:
+        finished = execute(*how, session.echo)
+        went_well = (finished.outcome.ending, finished.outcome.exit_code) == ("exited", 0)
+        if not spec.contract.checks or not went_well:
+            return finished
+        from runner.boundaries import after_job
+
+        results = after_job(_crossing(session, run, spec, rebuilt, secrets))
+        return msgspec.structs.replace(finished, checks=_told(session, results))
+    from runner.staged import execute_stages
+
+    def cross(stage: Stage, whole: Prepared) -> tuple[CheckResult, ...]:
+        if not spec.contract.checks:
+            return ()
+        from runner.boundaries import after_stage
+
+        return _told(session, after_stage(_crossing(session, run, spec, rebuilt, secrets), stage, whole))
+
+    return execute_stages(*how, session.echo, session.say, cross)
+
+
+def _crossed_before(
+    session: Session, run: Run, spec: StateSpec, rebuilt: Rebuilt, secrets: Mapping[str, bytes]
+) -> tuple[CheckResult, ...]:
+    if not spec.contract.checks:
+        return ()
+    from runner.boundaries import before
+
+    return _told(session, before(_crossing(session, run, spec, rebuilt, secrets)))
+
+
+def _halted(session: Session, run: Run, crossed: tuple[CheckResult, ...]) -> Finished:
+    from runner.boundaries import not_started
+
+    LogWriter(run.folder, (), session.echo).close()
+    return Finished(not_started(crossed), False, frozenset(), crossed)
+
+
+def _told(session: Session, results: tuple[CheckResult, ...]) -> tuple[CheckResult, ...]:
+    from runner.boundaries import words
+
+    for result in results:
+        if result.broken:
+            session.say(words(result))
+    return results
+
+
+def _crossing(session: Session, run: Run, spec: StateSpec, rebuilt: Rebuilt, secrets: Mapping[str, bytes]) -> Crossing:
+    from runner.boundaries import Crossing
+
+    store = session.workspace.store
+    return Crossing(session.engine, store, run, spec, rebuilt.prepared, secrets, session.interrupts)
 
 
 def collect_outputs(
@@ -137,8 +192,33 @@ def collect_outputs(
     finished: Finished,
     secrets: Mapping[str, bytes],
 ) -> Executed:
-    declared = tuple(spec.contract.outputs)
-    return collect(session.workspace.store, run, rebuilt.prepared, finished, declared, secrets.values())
+    """What the job left, judged by its boundaries."""
+    store, declared = session.workspace.store, tuple(spec.contract.outputs)
+    if finished.outcome.ending == "halted":
+        executed = Executed(finished.outcome, (), (), ())
+    elif spec.state.stages:
+        from runner.staged import collect as collect_staged
+
+        executed = collect_staged(store, run, spec.state, rebuilt.prepared, finished, declared, secrets)
+    else:
+        executed = collect(store, run, rebuilt.prepared, finished, declared, secrets.values())
+    if not spec.contract.checks:
+        return executed
+    from runner.boundaries import judged
+
+    executed = judged(_crossing(session, run, spec, rebuilt, secrets), executed, finished.checks)
+    _told(session, tuple(one for one in executed.checks if one not in finished.checks))
+    return executed
+
+
+def with_escalations(session: Session, spec: StateSpec, executed: Executed) -> Executed:
+    """Whoever is to be told of a broken boundary is told, and how that went is noted."""
+    if not any(check.escalate for check in spec.contract.checks):
+        return executed
+    from runner.boundaries import escalated
+
+    results = escalated(spec.contract.checks, executed.checks, spec.run.id, session.workspace.root)
+    return msgspec.structs.replace(executed, checks=tuple(results))
 
 
 def refuse_damaged(session: Session, rebuilt: Rebuilt, damaged: list[str]) -> None:
@@ -165,6 +245,9 @@ def record_of(
         outputs=executed.outputs,
         problems=executed.problems,
         undeclared=executed.undeclared,
+        set_apart=executed.set_apart,
+        stages=executed.stages,
+        checks=executed.checks,
         replay=replay,
     )
 

@@ -1,4 +1,4 @@
-"""A job that names a stage of `dvc.yaml` instead of repeating its command, deps, params and outs.
+"""A job that names a stage, or several, of `dvc.yaml` instead of repeating their commands, deps, params and outs.
 
 What the job says itself wins. Of the deps, those under DVC are data and the rest is code, which every job
 has anyway. Templates (`${…}`) are taken resolved from `dvc.lock`, where DVC writes them.
@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from runner.errors import UsageError
-from runner.state.job import Job
+from runner.state.job import Job, JobStage
+from runner.state.paths import covers
 from runner.state.spec import OutputRule
 from runner.state.strict import load_yaml
 from runner.tools import dvc
@@ -24,7 +25,9 @@ _LISTS = ("deps", "params", "outs", "metrics", "plots")
 
 
 def job_of_stage(root: Path, job: Job) -> Job:
-    """The job with what its stage says filled in; unchanged when it names none."""
+    """The job with what its stage, or its stages, say filled in; unchanged when it names none."""
+    if job.stages:
+        return _job_of_stages(root, job)
     if job.stage is None:
         return job
     stage = _stage(root, job.stage)
@@ -38,6 +41,88 @@ def job_of_stage(root: Path, job: Job) -> Job:
     if not job.outputs:
         filled["outputs"] = dict.fromkeys(_outputs(job.stage, stage), OutputRule())
     return msgspec.structs.replace(job, **filled)
+
+
+def _job_of_stages(root: Path, job: Job) -> Job:
+    """Stages written out stay as they are. Those named are taken from `dvc.yaml`, each after those whose outs it
+    needs; what is under DVC and no out of theirs is the job's data."""
+    if job.command is not None or job.stage is not None:
+        raise UsageError(
+            "the job has stages, and a command or stage of its own",
+            f"found stages and {'command' if job.command is not None else 'stage'}",
+            "keep one of command, stage and stages",
+        )
+    named = [one for one in job.stages if isinstance(one, str)] if isinstance(job.stages, tuple) else None
+    if named == []:
+        return job
+    if named is not None and len(named) < len(job.stages):
+        raise UsageError(
+            "stages: some are written out and some are named", "an order of both is not known", "write all or name all"
+        )
+    pipeline = {name: _stage(root, name) for name in (_all_names(root) if named is None else named)}
+    made = {out for name, stage in pipeline.items() for out in _outputs(name, stage)}
+    order = _in_order(
+        {name: (list(_deps(name, stage)), list(_outputs(name, stage))) for name, stage in pipeline.items()}
+    )
+    data = [path for name in order for path in _data(root, name, pipeline[name]) if not _is_made(path, made)]
+    params = {_params(pipeline[name]) for name in order} - {None}
+    if len(params) > 1:
+        raise UsageError(
+            f"stages: they read several parameter files: {', '.join(sorted(map(str, params)))}", "a job has one"
+        )
+    return msgspec.structs.replace(
+        job,
+        stages=tuple(_job_stage(root, name, pipeline[name]) for name in order),
+        data=job.data or tuple(dict.fromkeys(data)),
+        params=job.params if job.params is not None else next(iter(params), None),
+        outputs=job.outputs or dict.fromkeys(sorted(made - _used(pipeline)), OutputRule()),
+    )
+
+
+def _job_stage(root: Path, name: str, stage: dict[str, Any]) -> JobStage:
+    own = _params(stage)
+    deps = (*_deps(name, stage), *([own] if own else []))
+    return JobStage(name=name, command=_command(root, name, stage), deps=deps, outs=tuple(_outputs(name, stage)))
+
+
+def _all_names(root: Path) -> list[str]:
+    file = root / _PIPELINE
+    if not file.is_file():
+        raise UsageError(f"stages: there is no {_PIPELINE} in {root}", "the job takes its stages")
+    return list(_stages(file))
+
+
+def _in_order(paths: dict[str, tuple[list[str], list[str]]]) -> list[str]:
+    """Names of stages, each after those of which it needs an out, else in the order given."""
+    order: list[str] = []
+    while len(order) < len(paths):
+        waiting = [name for name in paths if name not in order]
+        ready = [name for name in waiting if not _needs(paths[name][0], [paths[one][1] for one in waiting])]
+        if not ready:
+            raise UsageError(f"stages: {', '.join(waiting)} of {_PIPELINE} need one another")
+        order.append(ready[0])
+    return order
+
+
+def _needs(deps: list[str], outs: list[list[str]]) -> bool:
+    return any(_is_made(dep, set(made)) for dep in deps for made in outs)
+
+
+def _is_made(path: str, outs: set[str]) -> bool:
+    return any(covers(out, path) or covers(path, out) for out in outs)
+
+
+def _used(pipeline: dict[str, dict[str, Any]]) -> set[str]:
+    """Outs that are a dep of another stage."""
+    deps = {dep for name, stage in pipeline.items() for dep in _deps(name, stage)}
+    return {out for name, stage in pipeline.items() for out in _outputs(name, stage) if _is_made(out, deps)}
+
+
+def _deps(name: str, stage: dict[str, Any]) -> Iterator[str]:
+    for path in _names(stage.get("deps")):
+        if "${" in path:
+            raise _cannot_be_a_job(name, f"there is a template in its deps: {path!r}")
+        yield path
 
 
 def _stage(root: Path, name: str) -> dict[str, Any]:

@@ -56,6 +56,12 @@ def test_data_that_moved(finding: DataFinding | None, kind: str, word: str) -> N
     assert said.kind == (kind,) and word in said.evidence[0]
 
 
+def test_columns_that_moved_beside_a_broken_schema_are_told_and_are_no_data_drift() -> None:
+    said = diagnose(found(DATA), [DataFinding("d.csv", schema=("age: added",), moved=("price moved",))])
+    assert said.kind == ("execution state drift",)
+    assert said.evidence == ("schema: d.csv: age: added; besides, price moved",)
+
+
 def test_model_drift_needs_a_worse_metric_on_data_that_looks_the_same() -> None:
     worse, better = MetricFinding("auc", 0.9, 0.7, worse=True), MetricFinding("auc", 0.7, 0.9, worse=False)
     steady, moved = DataFinding("d.csv"), DataFinding("d.csv", moved=("age: PSI 0.5",))

@@ -39,7 +39,16 @@ class Reserved(NamedTuple):
 ROOMS = [
     Room("errors", set(), "everything may raise them, so they can lean on nothing"),
     Room("state", {"errors"}, "the values pass between all steps, so they know none of them"),
-    Room("compare", {"state", "errors"}, "a verdict is a pure function of two sets of outputs"),
+    Room("shown", set(), "text of strangers is made harmless wherever it is met"),
+    Room("tables", {"shown"}, "tables are opened alike, whatever for"),
+    Room("profile", {"tables", "shown"}, "a profile is a pure function of one file, drift of two profiles"),
+    Room("compare", {"shown", "tables", "state", "errors"}, "a verdict is a pure function of two sets of outputs"),
+    Room(
+        "checks", {"tables", "shown", "state", "errors"}, "whether a boundary is met is told by a file and a rule alone"
+    ),
+    Room(
+        "declared", {"checks", "compare", "state", "errors", "store"}, "what is declared is judged before anything runs"
+    ),
     Room("diff", {"state", "errors"}, "a difference is a pure function of two states"),
     Room("bisect", {"diff", "state", "errors"}, "the search is a pure function of what was seen"),
     Room("functions", set(), "what changed in a source is read from its text alone"),
@@ -56,7 +65,7 @@ ROOMS = [
     ),
     Room(
         "layers",
-        {"state", "errors", "store", "environment", "tools"},
+        {"state", "errors", "store", "environment", "tools", "profile", "tables"},
         "a layer observes and restores one part; the steps put the parts together",
     ),
 ]
@@ -72,7 +81,7 @@ RESERVED = [
     ),
     Reserved({"yaml"}, {"runner/state/yaml_reader.py"}, "YAML is read by one set of rules"),
     Reserved({"sqlite3"}, {"store"}, "the index is the store's"),
-    Reserved({"duckdb"}, {"runner/compare/duck.py"}, "it is opened with the same bounds everywhere"),
+    Reserved({"duckdb"}, {"runner/tables/duck.py"}, "it is opened with the same bounds everywhere"),
     Reserved({"dvc"}, set(), "importing it costs .3 s and more: it is run as a program"),
     Reserved({"pydantic"}, set(), "importing it costs twice what a whole command may"),
     Reserved({"joblib", "marshal", "pickle", "shelve"}, set(), "nothing is unpickled on the host"),

@@ -78,7 +78,8 @@ def run(
     """Record a run of a job: its state spec, then its outputs.
 
     Without JOB, the only job of replay.yaml. A command after `--` needs --image and no replay.yaml.
-    Exits 0 when the job succeeded and wrote every declared output, 4 when it did not.
+    Exits 0 when the job succeeded and wrote every declared output, 4 when it did not,
+    6 when a boundary halted it.
     """
     from runner.cli import running
 
@@ -213,6 +214,7 @@ def outputs(
         typer.Option(help="Of a replay: write there pictures of where images differ from the original's."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
+    set_apart: Annotated[bool, typer.Option("--set-apart", help="Those of a run that a boundary halted.")] = False,
     store: StoreOption = None,
     as_json: Json = False,
 ) -> int:
@@ -222,7 +224,7 @@ def outputs(
     """
     from runner.cli import looking
 
-    return looking.outputs(run, to, differences, force, store, as_json)
+    return looking.outputs(run, to, differences, force, set_apart, store, as_json)
 
 
 def rm(

@@ -5,17 +5,17 @@ from __future__ import annotations
 import base64
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import typer
 
-from runner.cli.output import Harmless, diagnosis_text, print_json, safe, table
-from runner.errors import Exit, UsageError, disk_error
-from runner.logs import STDERR, STDOUT, read_log
-from runner.state.digest import Digest
+from runner.cli.output import Harmless, checks_text, diagnosis_text, print_json, safe, table
+from runner.errors import Exit, RefusedError, UsageError, disk_error
+from runner.logs import STAGE, STDERR, STDOUT, read_log
+from runner.state.digest import Digest, plain
 from runner.state.record import Output, Verdict
 from runner.state.spec import DataSeen, StateSpec
 from runner.store.blobs import copy_out
@@ -24,6 +24,8 @@ from runner.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
     from runner.diff import Change, Diff
+    from runner.explain import Explained
+    from runner.profile.drift import Moved
     from runner.store.index import Row
 
 
@@ -56,9 +58,11 @@ def diff(a: str, b: str, store: Path | None, as_json: bool) -> int:
 
     found = explain(open_workspace(Path.cwd(), store), a, b)
     if as_json:
-        print_json({**msgspec.structs.asdict(found.diff), "diagnosis": found.diagnosis})
+        moved = [{"path": path, **plain(one)} for path, one in found.moved.columns]
+        told = {"moved": moved, "metrics": found.metrics, "diagnosis": found.diagnosis}
+        print_json({**msgspec.structs.asdict(found.diff), **told})
     else:
-        typer.echo(_diff_text(found.diff) + diagnosis_text(found.diagnosis), nl=False)
+        typer.echo(_diff_text(found.diff) + _moved_text(found) + diagnosis_text(found.diagnosis), nl=False)
     return Exit.OK if found.diff.equal else Exit.DIFFERENT
 
 
@@ -104,7 +108,13 @@ def show(part: str, store: Path | None, as_json: bool) -> int:
     )
     if record.replay:
         typer.echo(f"verdict   {record.replay.verdict} against {record.replay.replay_of}")
+    for stage in record.stages:
+        typer.echo(f"stage     {stage.name}: {stage.ending}, exit {stage.exit_code}, {stage.duration_s:.1f} s")
+    if record.halted:
+        typer.echo("halted    by a boundary")
+    typer.echo(checks_text(record), nl=False)
     typer.echo(_outputs_text(record.outputs), nl=False)
+    typer.echo(_outputs_text(record.set_apart, "set apart"), nl=False)
     for problem in record.problems:
         typer.echo(f"problem   {safe(problem.path)}: {problem.problem}: {safe(problem.detail)}")
     if record.undeclared:
@@ -120,12 +130,16 @@ def logs(part: str, stream: str, store: Path | None, as_json: bool) -> int:
     run = open_workspace(Path.cwd(), store).find_run(part)
     if not (run.folder / "stdout").is_file():
         raise UsageError(f"there are no logs of {run.id} here", "logs stay in the store of the machine that ran it")
-    pieces = (piece for piece in read_log(run.folder) if piece[0] in streams[stream])
+    pieces = (piece for piece in read_log(run.folder) if piece[0] in (STAGE, *streams[stream]))
     if as_json:
-        print_json({"run_id": run.id, "pieces": [_piece(kind, data) for kind, data in pieces]})
+        print_json({"run_id": run.id, "pieces": list(_pieces(pieces))})
         return Exit.OK
     harmless: defaultdict[int, Harmless] = defaultdict(Harmless)
     for kind, data in pieces:
+        if kind == STAGE:
+            sys.stdout.flush()
+            typer.echo(f"· stage {data.decode()}", err=True)
+            continue
         target = sys.stdout if kind == STDOUT or stream != "both" else sys.stderr
         target.buffer.write(harmless[kind].feed(data) if target.isatty() else data)
         target.buffer.flush()
@@ -133,22 +147,37 @@ def logs(part: str, stream: str, store: Path | None, as_json: bool) -> int:
 
 
 def outputs(
-    part: str, to: Path | None, differences: Path | None, force: bool, store: Path | None, as_json: bool
+    part: str,
+    to: Path | None,
+    differences: Path | None,
+    force: bool,
+    set_apart: bool,
+    store: Path | None,
+    as_json: bool,
 ) -> int:
     workspace = open_workspace(Path.cwd(), store)
     run = workspace.find_run(part)
     record = run.record()
     if record is None:
         raise UsageError(f"{run.id} has no record, so it has no outputs", f"it is {run.status()}")
+    if record.halted and not set_apart:
+        names = ", ".join(check.name for check in record.checks if check.halts)
+        raise RefusedError(
+            f"{run.id} was halted by a boundary, so it has no good outputs",
+            f"broken: {names}",
+            f"`replay outputs {run.id} --set-apart` gives those that were set apart",
+        )
+    found = record.set_apart if set_apart else record.outputs
     if to is not None:
-        _copy_outputs(workspace, record.outputs, to, force)
+        _copy_outputs(workspace, found, to, force)
     pictures = [] if differences is None else _draw_differences(workspace, run, differences, force)
     if as_json:
-        listed = [{"path": o.path, "sha256": o.sha256, "size": o.size} for o in record.outputs]
+        listed = [{"path": o.path, "sha256": o.sha256, "size": o.size} for o in found]
         also = {"to": str(to)} if to else {}
         print_json({"run_id": run.id, "outputs": listed, **also, **({"pictures": pictures} if differences else {})})
     else:
-        typer.echo(_outputs_text(record.outputs) + _pictures_text(pictures, differences), nl=False)
+        text = _outputs_text(found, "set apart" if set_apart else "output")
+        typer.echo(text + _pictures_text(pictures, differences), nl=False)
     return Exit.OK
 
 
@@ -211,6 +240,16 @@ def _pictures_text(pictures: Sequence[Mapping[str, str]], to: Path | None) -> st
     )
 
 
+def _pieces(found: Iterable[tuple[int, bytes]]) -> Iterator[dict[str, str]]:
+    """Each with the stage that wrote it, in a run that has stages."""
+    stage: dict[str, str] = {}
+    for kind, data in found:
+        if kind == STAGE:
+            stage = {"stage": data.decode()}
+        else:
+            yield _piece(kind, data) | stage
+
+
 def _piece(kind: int, data: bytes) -> dict[str, str]:
     stream = "stdout" if kind == STDOUT else "stderr"
     try:
@@ -229,9 +268,25 @@ def _diff_text(found: Diff) -> str:
     text += "".join(f"  {layer}  unknown: {safe(why)}\n" for layer, why in found.unknown.items())
     if found.host:
         text += "observed on the host, no part of the state:\n" + table([_change(change) for change in found.host])
-    if found.equal and found.outputs:
-        text += "and yet the outputs differ:\n" + table([_change(change) for change in found.outputs])
+    if found.outputs:
+        text += "and yet the outputs differ:\n" if found.equal else "outputs that differ:\n"
+        text += table([(f"  {safe(one.name)}", safe(one.detail or f"{one.a} → {one.b}")) for one in found.outputs])
     return text
+
+
+def _moved_text(found: Explained) -> str:
+    rows = [
+        (f"  {safe(path)}", safe(one.column), f"by {one.size:.2f}", safe(one.detail), _statistic(one))
+        for path, one in found.moved.columns
+    ]
+    text = "columns whose distribution moved, by what part of it:\n" + table(rows) if rows else ""
+    metrics = [(f"  {safe(one.name)}", f"{one.a:g} → {one.b:g}", "worse" * one.worse) for one in found.metrics]
+    return text + ("metrics:\n" + table(metrics) if metrics else "")
+
+
+def _statistic(moved: Moved) -> str:
+    p = f"p {moved.p:.1g}" if moved.p >= 1e-12 else "p < 1e-12"
+    return f"{moved.statistic} {moved.value:.3g}, {p}, PSI {moved.psi:.2f}, JS {moved.js:.2f}"
 
 
 def _change(change: Change) -> tuple[str, ...]:
@@ -248,8 +303,8 @@ def _ls_row(row: Row) -> tuple[str, ...]:
     return (row.run_id, created, row.state_digest[7:19], result, " ".join(row.labels))
 
 
-def _outputs_text(found: tuple[Output, ...]) -> str:
-    return table([("output    " + safe(o.path), f"{o.size} bytes", o.sha256[:19]) for o in found])
+def _outputs_text(found: tuple[Output, ...], word: str = "output") -> str:
+    return table([(f"{word:<10}" + safe(o.path), f"{o.size} bytes", o.sha256[:19]) for o in found])
 
 
 def _model(path: str, digest: str, seen: Mapping[str, DataSeen]) -> str:
@@ -270,7 +325,8 @@ def _spec_text(spec: StateSpec) -> str:
         ("run", spec.run.id + (f"  (replay of {spec.run.replay_of})" if spec.run.replay_of else "")),
         ("state", spec.digest),
         ("created", spec.run.created),
-        ("command", " ".join(state.command)),
+        *((("command", " ".join(state.command)),) if state.command else ()),
+        *(("stage", f"{stage.name}: {' '.join(stage.command)}") for stage in state.stages),
         ("code", f"{state.code[:19]}  {code_line}"),
         ("image", f"{seen.image.reference} ({state.image.platform}, {len(state.image.diff_ids)} layers)"),
         ("packages", packages + (f", Python {state.dependencies.python}" if state.dependencies.python else "")),

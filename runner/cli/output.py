@@ -19,6 +19,7 @@ from runner.errors import ReplayError
 
 if TYPE_CHECKING:
     from runner.diagnose import Diagnosis
+    from runner.state.record import Record
 
 _SPIN_S = 1.0
 _UNUSUAL = re.compile(r"[^\n\x20-\x7e]")
@@ -79,6 +80,18 @@ def table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] | None = None
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip() + "\n"
         for row in everything
     )
+
+
+def checks_text(record: Record) -> str:
+    """The checks that were not passed, each with what follows."""
+    text = ""
+    for check in record.checks:
+        if check.result != "pass":
+            action = f", {check.action}" if check.broken else ""
+            told = f": {safe(check.detail)}" if check.detail else ""
+            told += f" (escalated: {safe(check.escalated)})" if check.escalated else ""
+            text += f"  check {safe(check.name)}  {check.result}{action}{told}\n"
+    return text
 
 
 def diagnosis_text(found: Diagnosis) -> str:

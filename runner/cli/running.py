@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from runner import past
-from runner.cli.output import Progress, diagnosis_text, error_words, print_error, print_json, safe, table
+from runner.cli.output import Progress, checks_text, diagnosis_text, error_words, print_error, print_json, safe, table
 from runner.compare import by_suffix
 from runner.diagnose import Diagnosis
 from runner.errors import Exit, RefusedError, ReplayError, TamperedError, UnrebuildableError, UsageError
@@ -18,8 +18,10 @@ from runner.rebuild import Plan
 from runner.replay import Original, Replayed, diagnosis, original_of, overall
 from runner.replay import replay as replay_runs
 from runner.run import Session, make_plan, record_run
+from runner.state.digest import plain
 from runner.state.job import Job, JobName
 from runner.state.record import EXIT_OF_VERDICT, Outcome, Record, ReplayResult, Verdict
+from runner.state.spec import Check
 from runner.tools.containers import connect
 from runner.tools.interrupts import listening
 from runner.workspace import Workspace, open_workspace
@@ -70,13 +72,22 @@ def run(
                 "undeclared": record.undeclared,
                 "ending": record.outcome.ending,
                 "duration_s": record.outcome.duration_s,
+                **boundary_json(record),
             }
         )
     else:
         typer.echo(_recorded(spec.run.id, record), nl=False)
     if record.outcome.ending == "interrupted":
         return Exit.INTERRUPTED
+    if record.halted:
+        return Exit.REFUSED
     return Exit.OK if record.ok else Exit.JOB_FAILED
+
+
+def boundary_json(record: Record) -> dict[str, object]:
+    """What stages and checks came to, for those that have any."""
+    found = {"set_apart": record.set_apart, "stages": record.stages, "checks": record.checks}
+    return {name: value for name, value in found.items() if value}
 
 
 def replay(part: str, *, times: int | None, dry_run: bool, quiet: bool, store: Path | None, as_json: bool) -> int:
@@ -159,10 +170,13 @@ def _adhoc_job(adhoc: AdHoc, words: Sequence[str]) -> Job:
 
 def _recorded(run_id: str, record: Record) -> str:
     shown = record.outputs[:_SHOWN]
-    text = f"{'recorded' if record.ok else 'failed'}  {run_id}\n"
+    text = f"{'halted' if record.halted else 'recorded' if record.ok else 'failed'}  {run_id}\n"
     text += f"  {_ended(record.outcome)}\n"
     text += table([("  " + safe(one.path), f"{one.size} bytes", one.sha256[:19]) for one in shown])
     text += _more(len(record.outputs) - len(shown), f"`replay outputs {run_id}` lists them")
+    text += checks_text(record)
+    if record.set_apart:
+        text += f"  {len(record.set_apart)} outputs are set apart: `replay outputs {run_id} --set-apart`\n"
     for problem in record.problems:
         text += f"  {safe(problem.path)}: {problem.problem}: {safe(problem.detail)}\n"
     text += _also_wrote(record)
@@ -181,18 +195,18 @@ def _also_wrote(record: Record) -> str:
 
 
 def _ended(outcome: Outcome) -> str:
+    detail = f" ({safe(outcome.detail)})" if outcome.detail else ""
     if outcome.ending == "exited":
-        return f"exit {outcome.exit_code} after {outcome.duration_s:.1f} s"
+        return f"exit {outcome.exit_code} after {outcome.duration_s:.1f} s{detail}"
     words = {
         "time-limit": "ended by its time limit",
         "out-of-memory": "ended: out of memory",
         "disk-full": "ended: it filled the disk or its limit",
         "interrupted": "interrupted",
         "not-started": "could not be started",
+        "halted": "not started: a boundary halted it",
     }
-    return f"{words[outcome.ending]} after {outcome.duration_s:.1f} s" + (
-        f" ({safe(outcome.detail)})" if outcome.detail else ""
-    )
+    return f"{words[outcome.ending]} after {outcome.duration_s:.1f} s{detail}"
 
 
 def _verdict(done: Sequence[Replayed], result: ReplayResult) -> str:
@@ -220,6 +234,7 @@ def _replay_json(done: Sequence[Replayed], result: ReplayResult, why: Diagnosis)
             for o in result.outputs
         ],
         "notes": result.notes,
+        **boundary_json(last.record),
         "replays": [one.record.run_id for one in done],
         **({"diagnosis": why} if why.kind else {}),
         "duration_s": round(sum(one.record.outcome.duration_s for one in done), 3),
@@ -229,8 +244,16 @@ def _replay_json(done: Sequence[Replayed], result: ReplayResult, why: Diagnosis)
 def _print_plan(made: Plan, original: Original, as_json: bool) -> int:
     if as_json:
         steps = [{"layer": s.layer, "action": s.action, "possible": s.possible} for s in made.steps]
-        print_json({"replay_of": original.spec.run.id, "possible": made.possible, "steps": steps})
+        found = {"replay_of": original.spec.run.id, "possible": made.possible, "steps": steps}
+        checks = original.spec.contract.checks
+        print_json({**found, **({"checks": [plain(check) for check in checks]} if checks else {})})
     else:
         rows = [(f"  {s.layer}", ("" if s.possible else "MISSING: ") + safe(s.action)) for s in made.steps]
+        rows += [(f"  check {check.when}", safe(_planned(check))) for check in original.spec.contract.checks]
         typer.echo(f"plan for {original.spec.run.id}  state {original.spec.digest[:19]}\n" + table(rows), nl=False)
     return Exit.OK if made.possible else Exit.UNREBUILDABLE
+
+
+def _planned(check: Check) -> str:
+    where = f" (stage {check.stage})" if check.stage else ""
+    return f"{check.on} by {check.kind}{where}: {check.action}"

@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 from runner.compare import raw
 from runner.compare.arrayread import Array, Arrays, arrays_of
 from runner.compare.comparator import Comparator, Comparison
-from runner.compare.malformed import MalformedError, either_malformed, loaded, told_of
-from runner.compare.shown import count, shown
+from runner.compare.malformed import either_malformed, loaded, told_of
 from runner.compare.tolerance import Tolerance, Tolerances, change, tolerances_of
+from runner.shown import count, shown
 from runner.state.record import Verdict
 from runner.state.spec import OutputRule
+from runner.tables.malformed import MalformedError
 
 _CHUNK = 1 << 18
 _EXAMPLES = 3
@@ -186,7 +187,9 @@ def _look(start: int, x: Any, y: Any, tolerance: Tolerance) -> _Seen:
         return _Seen()
     near = same
     if kind in "iufc" and tolerance != Tolerance():
-        near = same | numpy.isclose(y, x, rtol=tolerance.rtol, atol=tolerance.atol, equal_nan=True)
+        near = numpy.isclose(y, x, rtol=tolerance.rtol, atol=tolerance.atol, equal_nan=True)
+        # Of a great original the bound itself may be infinite, which no infinity is within.
+        near = same | (near & numpy.isfinite(y))
     inside, outside = numpy.flatnonzero(near & ~same), numpy.flatnonzero(~near)
     largest = 0.0
     if len(inside):

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.compare import jsonread, zipread
-from runner.compare.malformed import MalformedError
-from runner.compare.shown import shown
+from runner.shown import shown
+from runner.tables.malformed import MalformedError
 
 if TYPE_CHECKING:
     import numpy

@@ -19,12 +19,13 @@ import msgspec
 
 from runner.compare import raw
 from runner.compare.comparator import Comparator, Comparison
-from runner.compare.malformed import MalformedError, TooLargeError, as_bytes, either_malformed, loaded, told_of
-from runner.compare.shown import count, shown
+from runner.compare.malformed import as_bytes, either_malformed, loaded, told_of
 from runner.compare.tolerance import plain_number
 from runner.errors import UsageError
+from runner.shown import count, shown
 from runner.state.record import Verdict
 from runner.state.spec import OutputRule
+from runner.tables.malformed import MalformedError, TooLargeError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

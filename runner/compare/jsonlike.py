@@ -19,12 +19,13 @@ import msgspec
 
 from runner.compare import jsonread, raw, tomlread, yamlread
 from runner.compare.comparator import Comparator, Comparison
-from runner.compare.malformed import MalformedError, either_malformed, loaded
-from runner.compare.shown import count, shown
+from runner.compare.malformed import either_malformed, loaded
 from runner.compare.tolerance import Tolerance, Tolerances, is_number, relative_difference, same, tolerances_of
 from runner.errors import UsageError
+from runner.shown import count, shown
 from runner.state.record import Verdict
 from runner.state.spec import OutputRule
+from runner.tables.malformed import MalformedError
 
 MAX_JSON = 64 << 20
 # Their readers take ten times as long.

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from runner.compare.malformed import MalformedError
-from runner.compare.shown import shown
+from runner.shown import shown
+from runner.tables.malformed import MalformedError
 
 MAX_DEPTH = 500
 MAX_DIGITS = 4300

@@ -9,14 +9,7 @@ from typing import Any
 
 from runner.compare.comparator import Comparison
 from runner.state.record import Verdict
-
-
-class MalformedError(Exception):
-    """The file cannot be read; the message names the problem and is safe for a terminal."""
-
-
-class TooLargeError(MalformedError):
-    """The file may be sound, and is more than is opened."""
+from runner.tables.malformed import MalformedError, TooLargeError
 
 
 @contextmanager

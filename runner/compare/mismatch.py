@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from runner.compare.shown import ELLIPSIS, shown
+from runner.shown import ELLIPSIS, shown
 
 # Characters shown of a line, and at most of what it has before the difference; a character has 4 bytes.
 _SHOWN = 120

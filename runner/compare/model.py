@@ -1,7 +1,8 @@
 """Comparator `model`: the bytes decide, and what can be told of a model without loading it says how it differs.
 
 A pickle is told by the globals that it would call, an archive (`.pt`, `.npz`, …) by its members; where these
-are the same and only the zip around them differs, the models are equivalent. Nothing is ever unpickled.
+are the same and only the zip around them differs, the models are equivalent. Nothing is ever unpickled. What a
+model does is for a `probe` to say, a command inside the recorded environment (`printed`).
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from runner.compare import raw, zipread
+from runner.compare import printed, raw, zipread
 from runner.compare.comparator import Comparator, Comparison
-from runner.compare.malformed import MalformedError, told_of
+from runner.compare.malformed import told_of
 from runner.compare.mismatch import first_mismatch
 from runner.compare.pickles import Globals, globals_of
-from runner.compare.shown import count, shown
+from runner.shown import count, shown
 from runner.state.record import Verdict
 from runner.state.spec import OutputRule
+from runner.tables.malformed import MalformedError
 
 if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo
@@ -46,7 +48,7 @@ def compare(original: Path, replayed: Path, rule: OutputRule) -> Comparison:
     return Comparison(Verdict.DIVERGED, "; ".join([by_bytes.detail, *told]))
 
 
-COMPARATOR = Comparator(compare)
+COMPARATOR = Comparator(compare, frozenset({"probe", *printed.TOLERANT}), printed.check)
 
 
 # --- archives ------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from runner.compare.comparator import Comparator, Comparison
-from runner.compare.shown import shown
 from runner.errors import OutsideError, ReplayError, UsageError
+from runner.shown import shown
 from runner.state.spec import OutputRule
 
 if TYPE_CHECKING:

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from runner.compare import printed
 from runner.compare.comparator import Comparison
 from runner.compare.extras import missing, refuse_missing
+from runner.compare.printed import Printed, Prober
 from runner.compare.registry import COMPARATORS, by_suffix, check_installed, check_rule, comparator_of, rule_for
 from runner.errors import OutsideError
 from runner.state.digest import Digest
@@ -23,13 +25,20 @@ Opener = Callable[[Digest], Path]
 MAX_EXPLAINED = 64 << 20
 
 
+def not_probed(path: str, digest: Digest, rule: OutputRule) -> Printed:  # noqa: ARG001
+    """Where there is no environment to run a probe in."""
+    return Printed(problem="was not run")
+
+
 def compare_outputs(
     original: Mapping[str, Output],
     replayed: Mapping[str, Output],
     rules: Mapping[str, OutputRule],
     opener: Opener,
+    prober: Prober = not_probed,
 ) -> tuple[OutputVerdict, ...]:
-    """One verdict a path, sorted by path; `opener` gives the file of a digest, asked only if bytes differ.
+    """One verdict a path, sorted by path; `opener` gives the file of a digest, `prober` what its probe prints. They are
+    asked only if bytes differ.
 
     Raises `UsageError` for a rule that cannot be used, `OutsideError` when a file cannot be read, and
     what `opener` raises.
@@ -40,7 +49,7 @@ def compare_outputs(
     verdicts = []
     for path in sorted(original.keys() | replayed.keys()):
         rule = rule_for(path, rules)
-        found = _compare(original.get(path), replayed.get(path), rule, opener)
+        found = _compare(original.get(path), replayed.get(path), rule, opener, prober)
         verdicts.append(OutputVerdict(path, found.verdict, rule.compare, found.detail))
     return tuple(verdicts)
 
@@ -59,24 +68,31 @@ def differing_images(
     return found
 
 
-def _compare(original: Output | None, replayed: Output | None, rule: OutputRule, opener: Opener) -> Comparison:
+def _compare(
+    original: Output | None, replayed: Output | None, rule: OutputRule, opener: Opener, prober: Prober
+) -> Comparison:
     if original is None:
         return Comparison(Verdict.DIVERGED, "not in the original")
     if replayed is None:
         return Comparison(Verdict.DIVERGED, "missing in the replay")
-    content = _compare_content(original, replayed, rule, opener)
+    content = _compare_content(original, replayed, rule, opener, prober)
     if original.executable == replayed.executable:
         return content
     bit = "executable in the " + ("original only" if original.executable else "replay only")
     return Comparison(Verdict.DIVERGED, f"{bit}; {content.detail}" if content.detail else bit)
 
 
-def _compare_content(original: Output, replayed: Output, rule: OutputRule, opener: Opener) -> Comparison:
+def _compare_content(
+    original: Output, replayed: Output, rule: OutputRule, opener: Opener, prober: Prober
+) -> Comparison:
     if original.sha256 == replayed.sha256:
         return Comparison(Verdict.IDENTICAL)
     try:
         files = opener(Digest(original.sha256)), opener(Digest(replayed.sha256))
         found = comparator_of(original.path, rule).compare(*files, rule)
+        if rule.probe:
+            before, after = (prober(one.path, Digest(one.sha256), rule) for one in (original, replayed))
+            return printed.compare(before, after, rule, found)
         return _explained(original.path, *files, found) if rule.compare == "bytes" else found
     except OSError as error:
         raise OutsideError(

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import msgspec
 
-from runner.compare.shown import shown
+from runner.shown import shown
 
 _KEPT = 1 << 10
 _MAX_LINE = 1 << 16

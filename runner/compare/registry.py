@@ -86,13 +86,14 @@ def check_installed(paths: Iterable[str], rules: Mapping[str, OutputRule]) -> No
         extras.refuse_missing(path, rule.compare, comparator_of(path, rule).extra)
 
 
-_AUTO_OPTIONS = frozenset(field.name for field in fields(OutputRule)) - {"compare"}
+_AUTO_OPTIONS = frozenset(field.name for field in fields(OutputRule)) - {"compare", "probe"}
 
 
 def _plain(path: str, rule: OutputRule) -> OutputRule:
     """The rule without `auto`, and without the options that are for other kinds of output than this one."""
     name = by_suffix(path)
-    taken = {option: getattr(rule, option) for option in COMPARATORS[name].options}
+    # A model takes a tolerance beside a probe only, and a probe is for a model that is called one.
+    taken = {} if name == "model" else {option: getattr(rule, option) for option in COMPARATORS[name].options}
     return msgspec.structs.replace(OutputRule(name), **taken)
 
 

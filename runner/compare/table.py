@@ -18,13 +18,14 @@ import msgspec
 
 from runner.compare import raw
 from runner.compare.comparator import Comparator, Comparison
-from runner.compare.duck import Column, Database, Table
-from runner.compare.malformed import MalformedError, TooLargeError, as_bytes, either_malformed, loaded
-from runner.compare.shown import count, shown
+from runner.compare.malformed import as_bytes, either_malformed, loaded
 from runner.compare.tolerance import Tolerance, change, tolerances_of
 from runner.errors import UsageError
+from runner.shown import count, shown
 from runner.state.record import Verdict
 from runner.state.spec import OutputRule
+from runner.tables.duck import Column, Database, Table
+from runner.tables.malformed import MalformedError, TooLargeError
 
 _AT_ONCE = 64
 _AT_ONCE_SIMPLY = 512

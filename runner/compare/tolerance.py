@@ -13,8 +13,8 @@ from typing import Any, TypeGuard
 
 import msgspec
 
-from runner.compare.shown import shown
 from runner.errors import UsageError
+from runner.shown import shown
 from runner.state.spec import OutputRule
 
 Number = int | float

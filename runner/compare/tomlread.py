@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from runner.compare.jsonread import MAX_DEPTH, is_too_deep, too_deep
-from runner.compare.malformed import MalformedError
-from runner.compare.shown import shown
+from runner.shown import shown
+from runner.tables.malformed import MalformedError
 
 _SHOWN = 160
 # The time that `tomllib` takes for a dotted key grows with the square of its parts.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from runner.compare.malformed import MalformedError
-from runner.compare.shown import shown
+from runner.shown import shown
 from runner.state.yaml_reader import YamlError, read_yaml
+from runner.tables.malformed import MalformedError
 
 _SHOWN = 160
 

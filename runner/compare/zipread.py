@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from runner.compare.malformed import MalformedError, TooLargeError
-from runner.compare.shown import shown
+from runner.shown import shown
+from runner.tables.malformed import MalformedError, TooLargeError
 
 if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo
@@ -78,8 +78,11 @@ def members_of(archive: ZipFile) -> dict[str, ZipInfo]:
 
 
 def _refuse_bomb(path: Path, members: list[Any]) -> None:
-    """Members that share their bytes, or unpack to more than anybody would compare."""
-    if sum(member.compress_size for member in members) > path.stat().st_size:
+    """Members that are not in the file, share their bytes, or unpack to more than anybody would compare."""
+    size = path.stat().st_size
+    if not all(0 <= member.header_offset < size for member in members):
+        raise MalformedError("its members lie outside of it")
+    if sum(member.compress_size for member in members) > size:
         raise MalformedError("its members lie one on the other")
     unpacked = sum(member.file_size for member in members)
     if unpacked > _MAX_UNPACKED:

@@ -143,8 +143,8 @@ def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
         raise ValueError(f"it would unpack to {total} bytes; the limit is {LARGEST_WHEEL}")
     seen = set()
     for member in members:
-        if member.compress_size > size:
-            raise ValueError(f"it says that {member.filename} takes {member.compress_size} bytes of its {size}")
+        if member.header_offset < 0 or member.header_offset + member.compress_size > size:
+            raise ValueError(f"it says that {member.filename} lies where it does not reach")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError(f"it holds {member.filename} compressed in a way that wheels are not")
         if not _is_safe(member.orig_filename):

@@ -76,7 +76,9 @@ def _mend_all(mender: Mender, damages: list[Damage], say: Say) -> Iterator[Findi
 def _rank(damage: Damage) -> tuple[int, bool, str]:
     kind = damage.finding.kind
     is_list = any(use.role == "code list" for use in damage.uses)
-    return _ORDER.index(kind) if kind in _ORDER else len(_ORDER), not is_list, damage.finding.path
+    last = kind == "blob" and {use.role for use in damage.uses} == {"profile"}  # made of data
+    order = _ORDER.index(kind) if kind in _ORDER and not last else len(_ORDER)
+    return order, not is_list, damage.finding.path
 
 
 def _settled(done: dict[str, Finding], still: dict[str, Finding]) -> tuple[Finding, ...]:

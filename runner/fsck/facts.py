@@ -34,13 +34,14 @@ SMALL: dict[str, FileKind] = {
     "cache/probes": "probe",
     "cache/versions": "version",
     "cache/stat": "stat",
+    "cache/profiles": "profile",
 }
 _KNOWN = frozenset(
     "blobs runs bisects images locks cache scratch tmp key store.json .gitignore gc.lock turnstile.lock "
     "index.sqlite index.sqlite-journal index.sqlite-wal index.sqlite-shm".split()
 )
 _KNOWN_CACHE = frozenset(
-    "trees environments views probes versions stat locker locks pip tmp".split(),
+    "trees environments views probes versions stat profiles locker locks pip tmp".split(),
 )
 _BLOB_FOLDER = re.compile(r"[0-9a-f]{2}")
 _BLOB_NAME = re.compile(r"[0-9a-f]{62}")

@@ -13,7 +13,7 @@ from runner.environment.seal import DIGEST, MANIFEST, STAMPS
 from runner.environment.tree import tree_key
 from runner.fsck.facts import FOLDERS, SMALL, Facts, FolderFacts, Hashed, Listings
 from runner.fsck.runs import JudgedRun, problem_of
-from runner.layers import data, dependencies, image
+from runner.layers import data, dependencies, image, schema
 from runner.layers.image import Archive
 from runner.state.checked import without_check
 from runner.state.digest import Digest, digest_bytes, hex_of, is_digest
@@ -24,7 +24,7 @@ from runner.store.store import GITIGNORE, FingerprintKey, read_info
 from runner.tools import probe
 
 _Parsed = TypeVar("_Parsed")
-Role = Literal["code", "code list", "params", "wheel", "image", "data", "model", "output"]
+Role = Literal["code", "code list", "params", "wheel", "image", "data", "model", "profile", "output"]
 Problem = tuple[str, FileProblem, str]
 _DIGEST_LENGTH = 71
 _KEY_FILE = 36
@@ -117,6 +117,8 @@ def _hint_of_blob(uses: list[Use]) -> str:
         return "no run needs it; `replay gc` removes it"
     if roles == {"output"}:
         return f"`replay replay {runs[0]}` keeps it again if the job still gives the same; else {_COPY}"
+    if roles == {"profile"}:
+        return "`replay fsck --repair` makes it anew of the data"
     return _COPY + ("; or replay where DVC's remote has it" if roles & {"data", "model"} else "")
 
 
@@ -158,6 +160,12 @@ def _of_state(spec: StateSpec, listings: Listings, archives: Mapping[str, Archiv
     if archive:
         through = f"configuration of the image {seen.image.reference}"
         yield Digest(archive.config), Use(role="image", need=need(through), spec=spec)
+    for path, profiled in seen.schema.items():
+        if profiled.profile:
+            yield Digest(profiled.profile), Use(role="profile", need=need(f"profile of {path}"), spec=spec)
+    for check in spec.contract.checks:
+        if check.drift:
+            yield Digest(check.drift.profile), Use(role="profile", need=need(f"baseline of {check.on}"), spec=spec)
     yield from _of_versions("data", spec, state.data, listings)
     yield from _of_versions("model", spec, state.model, listings)
 
@@ -184,7 +192,7 @@ def _of_versions(
 
 def _of_record(record: Record, spec: StateSpec | None) -> Iterator[tuple[Digest, Use]]:
     job = spec.run.job if spec else record.run_id.rsplit("-", 2)[0]
-    for output in record.outputs:
+    for output in record.every_output:
         need = Need(run_id=record.run_id, job=job, through=f"output {output.path}")
         live = output.path if output.path != "stdout" else None
         yield Digest(output.sha256), Use(role="output", need=need, spec=spec, path=live, size=output.size)
@@ -339,6 +347,7 @@ def _of_small(facts: Facts, runs: Iterable[JudgedRun]) -> Iterator[Damage]:
         "probe": probe.read_answer,
         "version": data.read_version,
         "stat": without_check,
+        "profile": schema.read_answer,
     }
     for path, kept in facts.small.items():
         folder, _, name = path.rpartition("/")

@@ -16,7 +16,7 @@ from runner.capture import owned_paths
 from runner.environment import seal
 from runner.errors import ReplayError, TamperedError
 from runner.fsck.judge import Damage, Use
-from runner.layers import code, data, image
+from runner.layers import code, data, image, schema
 from runner.state.digest import Digest, hex_of
 from runner.state.spec import StateSpec, Wheel
 from runner.store.files import remove_tree, write_atomic
@@ -60,7 +60,7 @@ class Mender:
         if finding.kind in ("tree", "environment", "view"):
             seal.discard(self._store.cache / Path(*Path(finding.path).parts[1:3]))
             return "dropped; its next use makes it anew"
-        if finding.kind in ("probe", "version", "stat", "index", "lock", "locker"):
+        if finding.kind in ("probe", "version", "stat", "profile", "index", "lock", "locker"):
             return self._drop(path, finding.path)
         if finding.kind in ("store", "key", "other"):
             return self._anew(finding.path)
@@ -170,6 +170,8 @@ class Mender:
                 yield "DVC", partial(self._from_dvc, use, aside)
             if use.role == "wheel" and use.wheel:
                 yield "the package index", partial(self._from_index, digest, use.wheel)
+            if use.role == "profile" and use.spec:
+                yield "the data", partial(schema.make_again, self._store, use.spec, digest)
             if use.role == "image" and use.spec:
                 yield "the engine", partial(self._archive, use.spec)
 

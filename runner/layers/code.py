@@ -50,6 +50,11 @@ def observe(root: Path, owned: Collection[str]) -> tuple[CodeFile, ...]:
     return tuple(file for file in described if file)
 
 
+def paths(root: Path, owned: Collection[str]) -> list[str]:
+    """Where the code is, unread."""
+    return sorted(_paths(root, owned))
+
+
 def keep(store: Store, root: Path, files: tuple[CodeFile, ...]) -> Digest:
     """Put the files and their list into the store; the list's digest. Raises `UsageError` when a file
     changed while it was being read."""

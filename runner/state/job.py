@@ -6,7 +6,9 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta
 
-from runner.state.spec import Determinism, Network, OutputRule, Value
+from runner.errors import UsageError
+from runner.state.paths import is_text
+from runner.state.spec import Better, CheckAction, Determinism, Network, OutputRule, TableRule, Threshold, Value
 
 WORKFILE_VERSION: Final = 1
 
@@ -43,11 +45,37 @@ class JobSource(Value, frozen=True):
     secret: EnvName | None = None
 
 
+class JobCheck(Value, frozen=True, kw_only=True):
+    """A boundary on an input, an output or `stdout`. A string command goes to `sh -c`; a string schema is a file;
+    `drift` names a run."""
+
+    name: str | None = None
+    on: str
+    schema: str | dict[str, Any] | None = None
+    table: TableRule | None = None
+    metrics: dict[str, Threshold] | None = None
+    drift: str | None = None
+    command: str | tuple[str, ...] | None = None
+    action: CheckAction = "halt"
+    escalate: tuple[str, ...] = ()
+
+
+class JobStage(Value, frozen=True, kw_only=True):
+    """A step of a job: it finds `deps` only, and hands `outs` on."""
+
+    name: JobName
+    command: str | tuple[str, ...]
+    deps: tuple[str, ...] = ()
+    outs: tuple[str, ...] = ()
+    checks: tuple[JobCheck, ...] = ()
+
+
 class Job(Value, frozen=True, kw_only=True):
     """What can be run. A string command goes to `sh -c`, a list is executed as it is."""
 
     command: str | tuple[str, ...] | None = None
     stage: str | None = None
+    stages: Literal["dvc.yaml"] | tuple[JobStage | str, ...] = ()
     image: str
     python: str | None = "python3"
     entrypoint: Literal["ignore", "keep"] = "ignore"
@@ -64,7 +92,21 @@ class Job(Value, frozen=True, kw_only=True):
     determinism: Determinism = "same-host"
     labels: tuple[str, ...] = ()
     outputs: dict[str, OutputRule | str | None] | tuple[str, ...] = {}
+    metrics: dict[str, dict[str, Better]] = {}
     preprocessing: tuple[str, ...] = ()
+    checks: tuple[JobCheck, ...] = ()
+
+
+def words_of(command: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """What is executed: a string goes to `sh -c`, a list is taken as it is; nothing for an empty one. Raises
+    `UsageError` for what no program can be given."""
+    if isinstance(command, str):
+        words: tuple[str, ...] = ("sh", "-c", command) if command.strip() else ()
+    else:
+        words = command if command and command[0] else ()
+    if any("\0" in word or not is_text(word) for word in words):
+        raise UsageError("the command holds a NUL byte or is not UTF-8", next="write it in plain text")
+    return words
 
 
 class Workfile(Value, frozen=True, kw_only=True):

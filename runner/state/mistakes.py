@@ -60,7 +60,9 @@ def _no_alternative(error: Any, schema: Schema) -> Iterator[Problem]:
 
 
 def _is_wrong_type(one: Any, error: Any) -> bool:
-    return one.kind.name == "type" and bool(one.instance_path == error.instance_path)
+    """Where words are to be chosen from, a mapping or list is of the wrong type too."""
+    wrong = one.kind.name == "type" or (one.kind.name == "enum" and isinstance(one.instance, dict | list))
+    return wrong and bool(one.instance_path == error.instance_path)
 
 
 def _unfit(error: Any, schema: Schema) -> str:

@@ -6,11 +6,11 @@ from enum import StrEnum
 from typing import Final, Literal
 
 from runner.errors import Exit
-from runner.state.spec import RunId, Sha256, Value
+from runner.state.spec import CheckAction, RunId, Sha256, Value
 
 RECORD_VERSION: Final = 1
 
-Ending = Literal["exited", "time-limit", "out-of-memory", "disk-full", "interrupted", "not-started"]
+Ending = Literal["exited", "time-limit", "out-of-memory", "disk-full", "interrupted", "not-started", "halted"]
 Problem = Literal["missing", "outside", "special", "secret", "unreadable"]
 
 
@@ -79,12 +79,44 @@ class OutputVerdict(Value, frozen=True):
 
 
 class Outcome(Value, frozen=True, kw_only=True):
-    """How the job's process ended. `duration_s` is the container's life in seconds."""
+    """How the job's process ended. `duration_s` is the container's life in seconds, that of all stages together.
+    `halted` is a job that a boundary kept from starting; its exit code is 6."""
 
     ending: Ending
     exit_code: int
     duration_s: float
     detail: str = ""
+
+
+class StageOutcome(Value, frozen=True):
+    """How a stage ended. Stages after one that failed, or whose boundary was broken, were not run."""
+
+    name: str
+    ending: Ending
+    exit_code: int
+    duration_s: float
+
+
+class CheckResult(Value, frozen=True):
+    """What came of a check. An `error` is one that could not be evaluated, and counts as broken; one is `skipped` when
+    the run ended before it. `escalated` says how the escalation command ended."""
+
+    name: str
+    on: str
+    kind: str
+    result: Literal["pass", "fail", "error", "skipped"]
+    action: CheckAction
+    stage: str | None = None
+    detail: str = ""
+    escalated: str = ""
+
+    @property
+    def broken(self) -> bool:
+        return self.result in ("fail", "error")
+
+    @property
+    def halts(self) -> bool:
+        return self.broken and self.action == "halt"
 
 
 class ReplayResult(Value, frozen=True, kw_only=True):
@@ -95,7 +127,8 @@ class ReplayResult(Value, frozen=True, kw_only=True):
 
 
 class Record(Value, frozen=True, kw_only=True):
-    """`spec_sha256` is the digest of the spec file's bytes; `undeclared` names files the job also wrote."""
+    """`spec_sha256` is the digest of the spec file's bytes; `undeclared` names files the job also wrote.
+    Outputs of a run that a boundary halted are in `set_apart`, never among `outputs`."""
 
     record: Literal[1] = RECORD_VERSION
     run_id: RunId
@@ -106,9 +139,23 @@ class Record(Value, frozen=True, kw_only=True):
     outputs: tuple[Output, ...] = ()
     problems: tuple[OutputProblem, ...] = ()
     undeclared: tuple[str, ...] = ()
+    set_apart: tuple[Output, ...] = ()
+    stages: tuple[StageOutcome, ...] = ()
+    checks: tuple[CheckResult, ...] = ()
     replay: ReplayResult | None = None
 
     @property
     def ok(self) -> bool:
-        """The job exited 0 and every declared output was taken."""
-        return self.outcome.ending == "exited" and self.outcome.exit_code == 0 and not self.problems
+        """The job exited 0, every declared output was taken, and no boundary halted it."""
+        ended_well = self.outcome.ending == "exited" and self.outcome.exit_code == 0
+        return ended_well and not self.problems and not self.halted
+
+    @property
+    def halted(self) -> bool:
+        """Whether a boundary was broken that halts."""
+        return any(check.halts for check in self.checks)
+
+    @property
+    def every_output(self) -> tuple[Output, ...]:
+        """Good ones, or those set apart."""
+        return self.outputs + self.set_apart

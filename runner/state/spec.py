@@ -24,6 +24,17 @@ RunId = Annotated[
     Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$(?!\n)", description="a run-id such as `train-20261120-k3v9xq`"),
 ]
 Network = Literal["none", "open"]
+ColumnType = Literal["integer", "number", "boolean", "text", "date", "datetime"]
+CheckAction = Literal["halt", "warn"]
+CHECK_KINDS = ("schema", "table", "metrics", "drift", "command")
+Threshold = Annotated[
+    str,
+    Meta(
+        pattern=r"^ *(>=|<=|==|!=|>|<) *[-+]?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?"
+        r"( *, *(>=|<=|==|!=|>|<) *[-+]?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?)* *$(?!\n)",
+        description='a comparison like ">= 0.9", or several like "> 0, <= 1"',
+    ),
+]
 Determinism = Literal["off", "same-host", "portable"]
 
 
@@ -96,10 +107,23 @@ class Access(Value, frozen=True, kw_only=True):
     determinism: Determinism
 
 
-class State(Value, frozen=True, kw_only=True):
-    """Every condition that the job's result depends on. Equal conditions give an equal digest."""
+class Stage(Value, frozen=True, kw_only=True):
+    """A step of a job. It finds what `deps` name and nothing else; later stages can be given what `outs` name."""
 
+    name: str
     command: tuple[str, ...]
+    deps: tuple[str, ...] = ()
+    outs: tuple[str, ...] = ()
+
+
+class State(Value, frozen=True, kw_only=True):
+    """Every condition that the job's result depends on. Equal conditions give an equal digest.
+
+    What is run is either the `command` or the `stages`, one after the other.
+    """
+
+    command: tuple[str, ...] = ()
+    stages: tuple[Stage, ...] = ()
     code: Sha256
     params: Params | None = None
     image: Image
@@ -109,6 +133,10 @@ class State(Value, frozen=True, kw_only=True):
     data: dict[str, Sha256] = {}
     model: dict[str, Sha256] = {}
     access: Access
+
+    def __post_init__(self) -> None:
+        if bool(self.command) == bool(self.stages):
+            raise ValueError("state: expected either `command` or `stages`")
 
 
 # --- observed: facts about where and when it was seen -------------------------------------------------
@@ -164,6 +192,15 @@ class DataSeen(Value, frozen=True):
     reference: str | None = None
 
 
+class SchemaSeen(Value, frozen=True):
+    """How many columns and rows a tabular data file has, and the blob that tells more; or why that is `unknown`."""
+
+    columns: int | None = None
+    rows: int | None = None
+    profile: Sha256 | None = None
+    unknown: str = ""
+
+
 class SecretSeen(Value, frozen=True, rename={"source": "from"}):
     """Where a secret was taken from, and a keyed fingerprint that only this store can recompute.
 
@@ -206,6 +243,7 @@ class Observed(Value, frozen=True):
     image: ImageSeen = ImageSeen()
     dependencies: DependenciesSeen = DependenciesSeen()
     data: dict[str, DataSeen] = {}
+    schema: dict[str, SchemaSeen] = {}
     model: dict[str, DataSeen] = {}
     access: AccessSeen = AccessSeen()
     host: HostSeen = HostSeen()
@@ -228,7 +266,7 @@ class OutputRule(Value, frozen=True):
     `tolerances`: those of a dotted path, a column or an array, by its name. `ignore`: paths, columns or
     arrays left out. `key`: columns that tell rows apart; without it rows are paired by their order.
     `share`: of an image's pixels, the part that may be beyond `atol`. `normalise`: names of text
-    normalisers.
+    normalisers. `probe`: a command that is run in the recorded environment and prints what counts in a model.
     """
 
     compare: str = "bytes"
@@ -239,17 +277,88 @@ class OutputRule(Value, frozen=True):
     key: str | tuple[str, ...] = ()
     share: float = 0.0
     normalise: tuple[str, ...] = ()
+    probe: str | tuple[str, ...] = ()
 
     @property
     def key_columns(self) -> tuple[str, ...]:
         return (self.key,) if isinstance(self.key, str) else self.key
 
 
+Better = Literal["higher", "lower"]
+
+
+class RowsRule(Value, frozen=True):
+    """How many rows a table may have."""
+
+    min: Annotated[int, Meta(ge=0, description="a number of rows")] = 0
+    max: Annotated[int, Meta(ge=0, description="a number of rows")] | None = None
+
+
+class ColumnRule(Value, frozen=True):
+    """What the values of a column must be. `nulls` is the largest share of them that may be absent; `min` and `max`
+    are numbers, or dates as text; `values` are all that may occur."""
+
+    type: ColumnType | None = None
+    nulls: Annotated[float, Meta(ge=0, le=1, description="a share from 0 to 1")] = 1.0
+    min: float | str | None = None
+    max: float | str | None = None
+    values: tuple[str, ...] = ()
+    unique: bool = False
+
+
+class TableRule(Value, frozen=True):
+    """What a table must be. Every column named must be there; `others` says whether more may be. `unique` are columns
+    of which no two rows have the same values."""
+
+    columns: dict[str, ColumnRule | ColumnType] = {}
+    others: bool = True
+    rows: RowsRule = RowsRule()
+    unique: tuple[str, ...] = ()
+
+
+class Baseline(Value, frozen=True):
+    """What a table is held against: the blob with the profile of what a run had there."""
+
+    run: RunId
+    profile: Sha256
+
+
+class Check(Value, frozen=True, kw_only=True):
+    """A boundary: what `on` must meet before the job starts, or after the job, or after the `stage` that writes it.
+
+    Exactly one of `schema` (a JSON Schema), `table`, `metrics`, `drift` and `command` says what. `escalate` is run on
+    the host when it is broken.
+    """
+
+    name: str
+    on: str
+    when: Literal["before", "after"]
+    stage: str | None = None
+    action: CheckAction = "halt"
+    escalate: tuple[str, ...] = ()
+    schema: dict[str, Any] | None = None
+    table: TableRule | None = None
+    metrics: dict[str, Threshold] | None = None
+    drift: Baseline | None = None
+    command: tuple[str, ...] | None = None
+
+    @property
+    def kind(self) -> str:
+        return next(kind for kind in CHECK_KINDS if getattr(self, kind) is not None)
+
+    def __post_init__(self) -> None:
+        if sum(getattr(self, kind) is not None for kind in CHECK_KINDS) != 1:
+            raise ValueError(f"check {self.name}: expected exactly one of {', '.join(CHECK_KINDS)}")
+
+
 class Contract(Value, frozen=True):
-    """`preprocessing` are the code files, by glob or folder, whose change is to be called that."""
+    """`metrics`: of an output that is JSON, by dotted key, which way a metric against labels is better. `preprocessing`
+    are the code files, by glob or folder, whose change is to be called that."""
 
     outputs: dict[str, OutputRule] = {}
+    metrics: dict[str, dict[str, Better]] = {}
     preprocessing: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
 
 
 # --- the spec ------------------------------------------------------------------------------------------

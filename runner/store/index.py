@@ -22,7 +22,8 @@ from runner.store.runs import Run, RunStatus
 _SCHEMA = "CREATE TABLE IF NOT EXISTS runs_1 (run_id TEXT PRIMARY KEY, row BLOB NOT NULL) WITHOUT ROWID"
 
 
-OUTCOMES = ("ok", "failed", "interrupted", "running", "unreadable")
+OUTCOMES = ("ok", "failed", "halted", "interrupted", "running", "unreadable")
+_FINISHED = ("ok", "failed", "halted")
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -54,7 +55,7 @@ def rows(file: Path, run_ids: Iterable[str], open_run: Callable[[str], Run]) -> 
         if row is None:
             run = open_run(run_id)
             row = describe(run)
-            if row.outcome in ("ok", "failed"):
+            if row.outcome in _FINISHED:
                 fresh.append(row)
             elif run.is_gone():
                 continue
@@ -89,26 +90,31 @@ def damage(file: Path, open_run: Callable[[str], Run]) -> str | None:
         return str(found)
     for run_id, row in listed.items():
         truth = describe(open_run(run_id))
-        if truth.outcome in ("ok", "failed") and truth != row:
+        if truth.outcome in _FINISHED and truth != row:
             return f"its row of {run_id} is not what the run's files say"
     return None
 
 
 def _row(spec: StateSpec, record: Record | None, status: str) -> Row:
-    interrupted = record is not None and record.outcome.ending == "interrupted"
     return Row(
         run_id=spec.run.id,
         job=spec.run.job,
         created=spec.run.created,
         state_digest=spec.digest,
         labels=spec.run.labels,
-        outcome=("interrupted" if interrupted else "ok" if record.ok else "failed") if record else status,
+        outcome=_outcome(record) if record else status,
         exit_code=record.outcome.exit_code if record else None,
         replay_of=spec.run.replay_of,
         verdict=str(record.replay.verdict) if record and record.replay else None,
         duration_s=record.outcome.duration_s if record else None,
         outputs=len(record.outputs) if record else 0,
     )
+
+
+def _outcome(record: Record) -> str:
+    if record.outcome.ending == "interrupted":
+        return "interrupted"
+    return "halted" if record.halted else "ok" if record.ok else "failed"
 
 
 def _read(file: Path) -> dict[str, Row]:

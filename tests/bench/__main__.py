@@ -10,11 +10,13 @@ from tests.bench import (
     harness,
     peers,
     rows_cli,
+    rows_compare,
     rows_data,
     rows_disk,
     rows_environment,
     rows_memory,
     rows_outputs,
+    rows_profile,
     rows_run,
 )
 
@@ -23,7 +25,9 @@ OWN = (
     *rows_environment.ROWS,
     *rows_data.ROWS,
     *rows_outputs.ROWS,
+    *rows_profile.ROWS,
     *rows_cli.ROWS,
+    *rows_compare.ROWS,
     *rows_disk.ROWS,
     *rows_memory.ROWS,
 )

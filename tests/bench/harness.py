@@ -119,7 +119,7 @@ def _line(row: Row, measured: Measured | str) -> str:
     if isinstance(measured, str):
         return words + measured
     theirs = "" if measured.theirs is None else _figure(measured.theirs, measured.unit)
-    ratio = f"{measured.ratio:.2f}" if measured.theirs is not None else f"{measured.ratio:.0f}"
+    ratio = f"{measured.ratio:.2f}" if measured.theirs is not None else f"{measured.ratio:.3g}"
     aim = "" if row.aim is None else f"≤ {row.aim:g}"
     return f"{words}{_figure(measured.ours, measured.unit):>9}{theirs:>9}{ratio:>8}{aim:>7}  {_judged(row, measured)}"
 

@@ -18,16 +18,16 @@ def table() -> Iterator[list[Row]]:
     print("\n" + rendered(rows))
 
 
-def record(workspace: Workspace, conditions: Conditions, image: str, **env: str) -> dict[str, Any]:
+def record(workspace: Workspace, conditions: Conditions, image: str) -> dict[str, Any]:
     """Make the conditions, and record a run under them."""
     for path, content in conditions.files.items():
         workspace.write(path, content)
     workspace.jobs(case={"image": image, **conditions.job})
-    return workspace.run("case", **env)
+    return workspace.run("case", **conditions.caller)
 
 
 def diagnosed(workspace: Workspace, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     done = workspace.replay("diff", before["run_id"], after["run_id"], "--json")
-    assert done.code == int(before["state_digest"] != after["state_digest"]), done
+    assert done.code == int(not done.json["equal"]), done
     found: dict[str, Any] = done.json["diagnosis"]
     return found

@@ -28,14 +28,14 @@ class Finding(NamedTuple):
 
 
 class Conditions(NamedTuple):
-    """Keys of a job, and files of its workspace; those in `data` are tracked by DVC."""
+    """Keys of a job, files of its workspace, and variables of who calls the command."""
 
     job: Mapping[str, Any] = {}
     files: Mapping[str, str] = {}
-    data: tuple[str, ...] = ()
+    caller: Mapping[str, str] = {}
 
     def moved(self, by: Conditions) -> Conditions:
-        return Conditions({**self.job, **by.job}, {**self.files, **by.files}, self.data or by.data)
+        return Conditions({**self.job, **by.job}, {**self.files, **by.files}, {**self.caller, **by.caller})
 
 
 class Case(NamedTuple):

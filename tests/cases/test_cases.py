@@ -11,6 +11,7 @@ import pytest
 from runner.diagnose import diagnose
 from runner.diff import Side, diff
 from runner.state.strict import load_spec
+from tests.answering import answering
 from tests.cases.conftest import diagnosed, record
 from tests.cases.drift import EXECUTION_STATE, HOST, NONDETERMINISM, Case, Conditions, Finding, Row, finding, rendered
 from tests.conftest import Index, Workspace, wheel
@@ -59,11 +60,20 @@ def file(path: str, content: str) -> Conditions:
     return Conditions(files={path: content})
 
 
+KEYED = Conditions({"secrets": {"KEY": "env:KEY"}}, caller={"KEY": "a secret"})
 PYTHON311 = ("python311", "python311")
 CASES = [
     Case("nothing moved", SHELL, Conditions(), NOTHING, steady=True),
     Case("labels and a tolerance", SHELL, job(labels=["x"], outputs={"out.txt": "text"}), NOTHING, steady=True),
     Case("a normalisation", SCRIPT, file("steps.py", BY_SUM), execution("code"), ("(normalise changed)",), PYTHON311),
+    Case(
+        "preprocessing, marked as such",
+        SCRIPT.moved(job(preprocessing=["steps.py"])),
+        file("steps.py", BY_SUM),
+        execution("code"),
+        ("code, preprocessing: steps.py (normalise changed)",),
+        PYTHON311,
+    ),
     Case("a parameter", SHELL, file("p.yaml", "rate: 0.1\nnet: {depth: 4}\n"), execution("params"), ("depth 3 → 4",)),
     Case("the command", SHELL, job(command=f"{SEES}; echo >>out.txt"), execution("code"), ("command",)),
     Case("a variable", SHELL, job(env={"MODE": "prod"}), execution("env"), ("MODE added",)),
@@ -79,7 +89,22 @@ CASES = [
         ("python311", "python313"),
     ),
     Case("the network", SHELL, job(network="open"), execution("access"), ("network none → open",), steady=True),
-    Case("a credential more", SHELL, job(secrets={"KEY": "env:KEY"}), execution("access"), ("KEY added",), steady=True),
+    Case(
+        "a credential more",
+        SHELL,
+        KEYED,
+        execution("access"),
+        ("KEY added",),
+        steady=True,
+    ),
+    Case(
+        "a credential changed",
+        SHELL.moved(KEYED),
+        Conditions(caller={"KEY": "another secret"}),
+        execution("access"),
+        ("KEY (the credential changed)",),
+        steady=True,
+    ),
     Case("a limit of memory", SHELL, job(limits={"memory": "64m"}), execution("access"), ("memory",), steady=True),
     Case("the model", SHELL, file("m.txt", "model 2\n"), execution("model"), ("m.txt",)),
     Case(
@@ -99,13 +124,24 @@ def test_the_diagnosis_names_what_moved(case: Case, request: pytest.FixtureReque
     workspace: Workspace = request.getfixturevalue("python_workspace" if is_python else "workspace")
     images = [request.getfixturevalue(name) for name in case.images]
     before = record(workspace, case.before, images[0])
-    after = record(workspace, case.before.moved(case.moved), images[1], KEY="a secret of some length")
+    after = record(workspace, case.before.moved(case.moved), images[1])
     said = diagnosed(workspace, before, after)
     table.append(Row(case.name, case.expected, finding(said)))
     assert finding(said) == case.expected, said
     assert all(any(word in line for line in said["evidence"]) for word in case.told), said
     assert bool(said["next"]) == bool(said["kind"])
     assert (before["outputs"] == after["outputs"]) == case.steady
+
+
+@pytest.mark.engine
+def test_a_source_that_is_refused(workspace: Workspace, shell_image: str, table: list[Row]) -> None:
+    with answering() as server:
+        declared = SHELL.moved(job(sources=[server.url]))
+        before = record(workspace, declared, shell_image)
+        server.status = 403
+        said = diagnosed(workspace, before, record(workspace, declared, shell_image))
+    table.append(Row("a source refused", execution("access"), finding(said)))
+    assert finding(said) == execution("access") and "403 Forbidden" in said["evidence"][0], said
 
 
 RANDOM = Conditions({"command": "cat /proc/sys/kernel/random/uuid", "python": None, "outputs": ["stdout"]})
@@ -164,7 +200,7 @@ def test_a_package_of_an_index(python_workspace: Workspace, python311: str, inde
     keys = {"command": command, "dependencies": "requirements.in", "outputs": ["stdout"]}
     runs = []
     for pin in ("alpha==1.0", "alpha==1.1"):
-        runs.append(record(python_workspace, Conditions(keys, {"requirements.in": f"{pin}\n"}), python311, **pip))
+        runs.append(record(python_workspace, Conditions(keys, {"requirements.in": f"{pin}\n"}, pip), python311))
     said = diagnosed(python_workspace, *runs)
     table.append(Row("a package", execution("dependencies"), finding(said)))
     assert finding(said) == execution("dependencies") and said["evidence"] == ["dependencies: alpha 1.0 → 1.1"]

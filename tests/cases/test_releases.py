@@ -18,6 +18,7 @@ from tests.conftest import Workspace
 from tests.engine.conftest import check_left_over, copy_store
 
 JOBS = Path(__file__).parent / "jobs"
+README = Path(__file__).parents[2] / "README.md"
 PANDAS = ("numpy==1.26.4", "python-dateutil==2.8.2", "pytz==2023.3", "tzdata==2023.3", "six==1.16.0")
 LEARN = ("numpy==1.26.4", "scipy==1.11.4", "joblib==1.3.2", "threadpoolctl==3.2.0")
 DEPENDENCIES = Finding((EXECUTION_STATE,), ("dependencies",))
@@ -91,6 +92,15 @@ RELEASES = [
         AND_ENV,
     ),
 ]
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.script)
+def test_the_readme_tells_it(release: Release) -> None:
+    lines = [
+        line for line in README.read_text(encoding="utf-8").splitlines() if line.startswith(f"| {release.package}")
+    ]
+    told = (f"{release.package} {' → '.join(release.versions)}", f"| {', '.join(release.expected.layers)} |")
+    assert any(all(word in line for word in told) for line in lines)
 
 
 @pytest.fixture(scope="session")

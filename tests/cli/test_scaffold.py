@@ -94,4 +94,4 @@ def test_errors_are_objects_under_json_and_three_lines_otherwise(workspace: Work
 def test_version_and_help(workspace: Workspace) -> None:
     assert workspace.replay("--version").out.strip().count(".") == 2
     top = workspace.replay("--help")
-    assert top.code == 0 and "bisect" in top.out and "gc" in top.out
+    assert top.code == 0 and "bisect" in top.out and "nightly" not in top.out

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from safetensors.numpy import save as safetensors
@@ -172,6 +172,7 @@ def _pairs(draw: st.DrawFn) -> tuple[Any, Any]:
 
 
 @settings(deadline=None)
+@example((numpy.array([1.7e308]), numpy.array([numpy.inf])), 2.0, 0.0)
 @given(_pairs(), _BOUNDS, _BOUNDS)
 def test_agrees_with_numpy(compare, pair: tuple[Any, Any], rtol: float, atol: float) -> None:
     original, replayed = pair
@@ -205,3 +206,10 @@ def test_bytes_that_go_bad_are_never_an_error(compare, data: st.DataObject) -> N
     for _ in range(data.draw(st.integers(1, 3))):
         broken[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     compare(whole, bytes(broken), "array")
+
+
+def test_members_that_lie_before_the_file_are_malformed(compare) -> None:
+    whole = npz(True, a=A)
+    broken = bytearray(whole)
+    broken[whole.rfind(b"PK\5\6") + 17] = 1
+    assert "lie outside" in compare(whole, bytes(broken), "array").detail

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.compare.mismatch import first_mismatch
-from runner.compare.shown import shown
+from runner.shown import shown
 from runner.state.record import Verdict
 
 

@@ -23,6 +23,8 @@ from runner.state.spec import NumberTolerance, OutputRule
         OutputRule("array", tolerances={"w.0": NumberTolerance(atol=1)}, ignore=("w.1",)),
         OutputRule("image", atol=3, share=0.5),
         OutputRule("model"),
+        OutputRule("model", probe="python probe.py {}", rtol=0.1, ignore=("a.b",)),
+        OutputRule("model", probe=("python", "probe.py", "{}")),
         OutputRule("auto", rtol=0.1, key="id", share=1, normalise=("paths",)),
     ],
 )
@@ -53,6 +55,13 @@ def test_accepts(rule: OutputRule) -> None:
         (OutputRule("image", share=math.nan), "`share: nan` is no part", "correct `share`"),
         (OutputRule("image", rtol=1), "the comparator `image` takes no `rtol`", "`compare: json`"),
         (OutputRule("auto", rtol=-1.0), "`rtol: -1.0` is no tolerance", "correct `rtol`"),
+        (OutputRule("model", rtol=0.1), "`rtol` is for what a probe prints", "add a `probe`"),
+        (OutputRule("model", probe=" "), "`probe` holds an empty word", "probe: [python"),
+        (OutputRule("model", probe=("python", "")), "`probe` holds an empty word", "probe: [python"),
+        (OutputRule("model", probe=("a\0b",)), "`probe` holds an empty word or a NUL", "probe: [python"),
+        (OutputRule("model", probe="x", ignore=("a..b",)), "`ignore` holds 'a..b'", "a.b.*.time"),
+        (OutputRule("json", probe="x"), "the comparator `json` takes no `probe`", "`compare: model`"),
+        (OutputRule("auto", probe="x"), "the comparator `auto` takes no `probe`", "`compare: model`"),
         (OutputRule("json", ignore=("",)), "`ignore` holds ''", "a.b.*.time"),
         (OutputRule("text", normalise=("path",)), "no normaliser is called 'path'", "write `paths`"),
         (OutputRule("text", normalise=("zzz",)), "no normaliser is called 'zzz'", "under `normalise`"),
@@ -102,6 +111,7 @@ def test_auto_takes_along_what_the_comparator_takes() -> None:
     assert rule_for("out/a.png", rules) == OutputRule("image", share=0.5)
     assert rule_for("out/a.txt", rules) == OutputRule("text", normalise=("paths",))
     assert rule_for("out/a", rules) == OutputRule("bytes")
+    assert rule_for("out/a.pkl", rules) == OutputRule("model")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.compare.shown import shown
+from runner.shown import shown
 
 _ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=[]), max_size=60)
 

@@ -91,8 +91,10 @@ def test_it_explains_a_job_with_an_open_network_that_fails(
     done = workspace.replay("replay", run_id, "--json", KEY=OTHER)
     assert done.code == 4 and done.json["verdict"] == "failed", done
     assert done.json["diagnosis"]["kind"] == ["execution state drift"]
-    (evidence,) = done.json["diagnosis"]["evidence"]
-    assert "KEY (the credential changed)" in evidence and server.url in evidence
+    assert done.json["diagnosis"]["evidence"] == [
+        "access: KEY (the credential changed)",
+        f"access: {server.url} readable as anonymous → not readable as anonymous: 401 Unauthorized",
+    ]
     assert "credential" in done.json["diagnosis"]["next"][0]
     nothing_leaked(workspace, done)
 
@@ -100,11 +102,12 @@ def test_it_explains_a_job_with_an_open_network_that_fails(
 def test_a_source_explains_nothing_to_a_job_without_network(
     declare: Any, workspace: Workspace, server: Answering
 ) -> None:
-    declare("cat /proc/sys/kernel/random/uuid > out", sources=[server.url])
-    run_id = workspace.run()["run_id"]
+    declare("echo ${#KEY} > out", sources=[server.url], secrets={"KEY": "env:KEY"})
+    run_id = workspace.run(KEY=SECRET)["run_id"]
     server.status = 0
-    done = workspace.replay("replay", run_id, "--json")
-    assert done.json["diagnosis"]["kind"] == ["nondeterminism"], done
+    done = workspace.replay("replay", run_id, "--json", KEY=OTHER)
+    assert done.json["verdict"] == "diverged", done
+    assert done.json["diagnosis"]["evidence"] == ["access: KEY (the credential changed)"]
     assert any(server.url in note for note in done.json["notes"])
 
 

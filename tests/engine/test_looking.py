@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.conftest import Index, wheel
+from tests.conftest import Index, Workspace, wheel
 from tests.engine.conftest import JOBS, TOOL, Recorded
 
 pytestmark = pytest.mark.engine
@@ -240,6 +240,19 @@ def test_diff_names_what_moved_layer_by_layer(recorded: Recorded) -> None:
     assert text.code == 1 and "net.depth" in text.out and "3 → 5" in text.out
     back = recorded.replay("diff", second, first, "--json").json
     assert {key: (b, a) for key, (a, b) in changes(found).items()} == changes(back)
+
+
+def test_diff_says_how_the_outputs_differ(workspace: Workspace, shell_image: str) -> None:
+    job = {"command": 'echo {\\"loss\\": $LOSS} >m.json; echo $LOSS >log', "image": shell_image, "python": None}
+    job["outputs"] = {"m.json": {"compare": "json", "rtol": 0.1}, "log": "text"}
+    runs = []
+    for loss in ("1.0", "1.01", "2.0"):
+        workspace.jobs(j=job | {"env": {"LOSS": loss}})
+        runs.append(workspace.run("j")["run_id"])
+    near, far = (workspace.replay("diff", runs[0], other, "--json").json["outputs"] for other in runs[1:])
+    assert [one["name"] for one in near] == ["log", "m.json"]
+    assert near[1]["detail"].startswith("equivalent: ") and "loss 1.0 became 2.0" in far[1]["detail"]
+    assert "outputs that differ:\n" in workspace.replay("diff", runs[0], runs[2]).out
 
 
 def test_diff_names_the_image_and_data(packaged: Recorded, shell_image: str) -> None:

@@ -332,6 +332,7 @@ def test_a_cache_that_cannot_be_written(builder: Any) -> None:
     builder.cache.write_text("a file")
     with pytest.raises(OutsideError) as caught:
         builder.build(builder.shelf.make("pkg"))
+    assert str(builder.cache) in caught.value.what
     assert str(builder.cache) in caught.value.next
 
 

@@ -150,6 +150,7 @@ def test_portable_caps_follow_the_version_of_numpy(version: str, word: str) -> N
     caps = env.observe({}, {}, "portable", None, (numpy,))
     assert word in caps["NPY_DISABLE_CPU_FEATURES"].split()
     assert "NPY_DISABLE_CPU_FEATURES" not in env.observe({}, {}, "portable", None, ())
+    assert "-FMA," in caps["GLIBC_TUNABLES"] and "GLIBC_TUNABLES" not in env.observe({}, {}, "same-host", None, ())
 
 
 @pytest.mark.parametrize("value", ["a\0b", "a\udcff"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from runner.state.job import Job, JobSource
 from runner.state.spec import AccessSeen, SecretSeen, SourceSeen
 from runner.tools import reach
 from tests.answering import Answering, answering
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -190,6 +193,15 @@ def test_all_are_asked_at_once_and_none_for_long(
     started = time.monotonic()
     found = sources.observe(tmp_path, asked, {})
     assert {one.status for one in found} == {"no answer within 0.3 s"} and time.monotonic() - started < 3
+
+
+def test_a_job_without_sources_pays_nothing(tmp_path: Path) -> None:
+    script = (
+        "import sys, pathlib; from runner.layers import sources; sources.observe(pathlib.Path('.'), (), {});"
+        "print([name for name in ('runner.tools.reach', 'urllib.request', 'ssl') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert sources.observe(tmp_path, (), {}) == () and done.stdout == "[]\n"
 
 
 def test_what_hangs_where_nothing_can_end_it_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

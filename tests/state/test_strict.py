@@ -44,6 +44,7 @@ from runner.state.spec import (
     Params,
     RunInfo,
     SecretSeen,
+    SourceSeen,
     State,
     StateSpec,
     ToolInfo,
@@ -85,7 +86,7 @@ run_ids = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,30}", fullmatch=True)
 limits = st.builds(Limits, memory=counts, cpus=st.none() | finite, gpus=counts, time=st.none() | finite)
 states = st.builds(
     State,
-    command=texts,
+    command=st.lists(text, min_size=1, max_size=4).map(tuple),
     code=digests,
     params=st.none() | st.builds(Params, st.dictionaries(text, plain_values, max_size=4), st.none() | text),
     image=st.builds(
@@ -111,19 +112,23 @@ states = st.builds(
         determinism=st.sampled_from(["off", "same-host", "portable"]),
     ),
 )
-seen = st.dictionaries(text, st.builds(DataSeen, st.none() | st.builds(DvcPin, text), counts, counts), max_size=3)
+seen = st.dictionaries(
+    text, st.builds(DataSeen, st.none() | st.builds(DvcPin, text), counts, counts, st.none() | text), max_size=3
+)
+sources = st.lists(st.builds(SourceSeen, text, st.booleans(), st.none() | text, text), max_size=2).map(tuple)
+secrets = st.dictionaries(text, st.builds(SecretSeen, text, text, st.none() | text), max_size=3)
 observations = st.builds(
     Observed,
     code=st.builds(CodeSeen, st.none() | text, dirty=texts, submodules=named),
     data=seen,
     model=seen,
-    access=st.builds(AccessSeen, st.dictionaries(text, st.builds(SecretSeen, text, text), max_size=3)),
+    access=st.builds(AccessSeen, secrets, sources),
     host=st.builds(HostSeen, cpu=st.none() | text, flags=texts, cores=counts),
 )
 tolerances = st.dictionaries(text, st.builds(NumberTolerance, finite, finite), max_size=2)
 rules = st.dictionaries(
     text,
-    st.builds(OutputRule, text, finite, finite, tolerances, texts, text | texts, finite, texts),
+    st.builds(OutputRule, text, finite, finite, tolerances, texts, text | texts, finite, texts, text | texts),
     max_size=3,
 )
 

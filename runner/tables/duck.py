@@ -9,6 +9,9 @@ disk have a limit, and all that is written lies in one folder that is removed.
 - JSON lines: every value is its JSON text; a key that is absent is null.
 - Parquet: values have the types of the file.
 
+`load_typed` gives the values of CSV and JSON lines the narrowest type that all of a column have, else text; what is
+nested is its JSON text.
+
 Columns are c0, c1, … in the database, so that no name of a stranger's gets into a statement.
 """
 
@@ -29,8 +32,8 @@ from typing import Any, Literal, NamedTuple, Self
 
 import msgspec
 
-from runner.compare.malformed import MalformedError, TooLargeError
-from runner.compare.shown import shown
+from runner.shown import shown
+from runner.tables.malformed import MalformedError, TooLargeError
 
 MAX_COLUMNS = 20_000
 _MEMORY_MIB = 1024
@@ -38,6 +41,7 @@ _DISK_GIB = 32
 _THREADS = 4
 _FIRST_LINE = 2 << 20
 _SHOWN = 200
+_SNIFFED = 20_480
 _DELIMITERS = ",\t;|"
 _QUOTED = re.compile('"[^"]*"')
 _NUMBER = re.compile(r"\s*[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf|infinity)\s*", re.IGNORECASE)
@@ -79,10 +83,14 @@ class _Reading(NamedTuple):
 
 
 class Database:
-    """`with Database({"original": path, …}) as database: database.load("original", ignore)`."""
+    """`with Database({"original": path, …}) as database: database.load("original", ignore)`.
 
-    def __init__(self, files: Mapping[str, Path]) -> None:
+    `in_memory` spares writing what fits into memory, and compressing it; what does not goes to disk all the same.
+    """
+
+    def __init__(self, files: Mapping[str, Path], *, in_memory: bool = False) -> None:
         self._files = files
+        self._in_memory = in_memory
         self._folder = Path()
 
     def __enter__(self) -> Self:
@@ -124,9 +132,10 @@ class Database:
             "memory_limit": f"{_MEMORY_MIB}MiB",
             "secret_directory": own,
             "temp_directory": str(self._folder / "spilled"),
-            "threads": min(_THREADS, len(os.sched_getaffinity(0))),
+            "threads": _threads(),
         }
-        connection = duckdb.connect(str(self._folder / "tables.duckdb"), config=settings)
+        place = ":memory:" if self._in_memory else str(self._folder / "tables.duckdb")
+        connection = duckdb.connect(place, config=settings)
         names = [str(self._folder / name) for name in self._files]
         connection.execute("SET enable_progress_bar = false")
         connection.execute(f"SET allowed_paths = [{', '.join(_text(name) for name in names)}]")
@@ -153,6 +162,33 @@ class Database:
         self._query(f"CREATE TABLE {name} AS SELECT {chosen} FROM {reading.call} AS t({every})", reading.parameters)
         rows = self.rows(f"SELECT count(*) FROM {name}")[0][0]
         return Table(name, reading.format, tuple(kept), rows)
+
+    def load_typed(self, name: str) -> Table:
+        """As `load`, with types found by looking: at the first rows, and only if others do not fit, at all of them."""
+        for sampled in (_SNIFFED, -1):
+            try:
+                return self._load_typed(name, sampled)
+            except TooLargeError:
+                raise
+            except MalformedError:
+                self._query(f"DROP TABLE IF EXISTS {name}", [])
+        return self.load(name)
+
+    def _load_typed(self, name: str, sampled: int) -> Table:
+        reading = _reading(self._folder / name, self._files[name], sampled)
+        seen = self._query(f"SELECT * FROM {reading.call} LIMIT 0", reading.parameters, described=True)
+        if len(seen) > MAX_COLUMNS:
+            raise TooLargeError(f"{len(seen):,} columns, more than the {MAX_COLUMNS:,} that are looked at")
+        names = reading.names or [column[0] for column in seen]
+        every = ", ".join(f"c{place}" for place in range(len(names)))
+        self._query(f"CREATE TABLE {name} AS SELECT * FROM {reading.call} AS t({every})", reading.parameters)
+        described = self.rows(f"SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = '{name}'")
+        types = dict(described)
+        columns = tuple(
+            Column(own, f"c{place}", types[f"c{place}"], _kind("Parquet", types[f"c{place}"]))
+            for place, own in enumerate(names)
+        )
+        return Table(name, reading.format, columns, self.rows(f"SELECT count(*) FROM {name}")[0][0])
 
     def rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """The answer of a statement about loaded tables. Raises `TooLargeError`, `OSError`."""
@@ -192,7 +228,8 @@ def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def _reading(link: Path, file: Path) -> _Reading:
+def _reading(link: Path, file: Path, sampled: int | None = None) -> _Reading:
+    """With `sampled`, types are looked for in that many rows, -1 for all; without it cells are text."""
     with file.open("rb") as opened:
         head = opened.read(8)
     if not head:
@@ -203,15 +240,16 @@ def _reading(link: Path, file: Path) -> _Reading:
     line = _first_line(file, zipped)
     packing = "gzip" if zipped else "none"
     if line.lstrip().startswith("{"):
+        depth, rows = (1, -1) if sampled is None else (2, sampled)
         call = (
-            "read_json(?, format = 'newline_delimited', maximum_depth = 1, sample_size = -1,"
+            f"read_json(?, format = 'newline_delimited', maximum_depth = {depth}, sample_size = {rows},"
             " compression = ?, hive_partitioning = false)"
         )
         return _Reading("JSON lines", call, [str(link), packing])
-    return _csv(link, line, packing)
+    return _csv(link, line, packing, sampled)
 
 
-def _csv(link: Path, line: str, packing: str) -> _Reading:
+def _csv(link: Path, line: str, packing: str, sampled: int | None) -> _Reading:
     delimiter = max(_DELIMITERS, key=_QUOTED.sub("", line).count)
     names = _fields(line, delimiter)
     if len(names) > MAX_COLUMNS:
@@ -219,9 +257,13 @@ def _csv(link: Path, line: str, packing: str) -> _Reading:
     headless = all(_NUMBER.fullmatch(name) for name in names)
     if headless:
         names = [str(number) for number in range(1, len(names) + 1)]
-    types = ", ".join(f"'c{place}': 'VARCHAR'" for place in range(len(names)))
+    if sampled is None:
+        types = ", ".join(f"'c{place}': 'VARCHAR'" for place in range(len(names)))
+        found = f"auto_detect = false, columns = {{{types}}}"
+    else:
+        found = f"sample_size = {sampled}, names = [{', '.join(_text(f'c{place}') for place in range(len(names)))}]"
     call = (
-        f"read_csv(?, auto_detect = false, columns = {{{types}}}, header = ?, delim = ?, quote = '\"', escape = '\"',"
+        f"read_csv(?, {found}, header = ?, delim = ?, quote = '\"', escape = '\"',"
         " allow_quoted_nulls = false, compression = ?, hive_partitioning = false)"
     )
     return _Reading("CSV", call, [str(link), not headless, delimiter, packing], names)
@@ -262,3 +304,7 @@ def _fields(line: str, delimiter: str) -> list[str]:
         raise MalformedError(f"not a table: line 1: {shown(str(error), _SHOWN)}") from None
     finally:
         csv.field_size_limit(before)
+
+
+def _threads() -> int:
+    return min(_THREADS, len(os.sched_getaffinity(0)))
