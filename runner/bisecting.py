@@ -9,56 +9,38 @@ command goes on from there.
 
 from __future__ import annotations
 
-import contextlib
-import datetime
-import os
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from runner import __version__
-from runner.bisect import Ask, Found, Outcome, Problem, Tally, ask
-from runner.bisect.implications import Blocks, PackageChange, PythonChange, Release, blocks, needs
+from runner.bisect import Ask, Found, Outcome, Tally, ask
 from runner.bisect.model import Items
-from runner.bisect.priors import SET_BY_PEOPLE, imported, package_weight
-from runner.diff import Change
 from runner.drill import Drill, drill_of
-from runner.errors import InterruptedRunError, ReplayError, UnrebuildableError, UsageError
+from runner.errors import InterruptedRunError, UnrebuildableError, UsageError
 from runner.history import Turn, turn
-from runner.hybrid import Between, Hybrid, between, is_package
 from runner.judge import Ends, Judge, Judged, RunProgram, Wanted, make_judge
-from runner.layers import access, code, host
-from runner.run import (
-    Session,
-    collect_outputs,
-    ending,
-    make_plan,
-    now_text,
-    rebuild_for,
-    record_of,
-    refuse_if_interrupted,
-    run_rebuilt,
-    starting,
-    sweep,
-)
-from runner.state.digest import Digest, digest_value, hex_of
-from runner.state.record import Record
-from runner.state.spec import HostSeen, RunInfo, StateSpec, ToolInfo, Wheel, state_digest
+from runner.run import Session, sweep
+from runner.state.digest import digest_value, hex_of
+from runner.state.spec import HostSeen, Wheel
 from runner.store.bisects import BisectFolder, Line
-from runner.store.runs import Run, new_run_id
+from runner.store.runs import Run
+from runner.suspects import Setup, finished, set_up
 from runner.tools.interrupts import Interrupts
+from runner.trials import run_trial
 from runner.workspace import Workspace
 
-LABEL = "bisect"
 LOOKS = 3
 """How often each end is looked at, the recorded run included, before anything is tried."""
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is asked for; `seconds` and `trials` are a budget."""
+    """What is asked for; `seconds` and `trials` are a budget. `releases`: an index may be asked for those of a package
+    that is a cause."""
 
     good: str
     bad: str
@@ -67,20 +49,7 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     seconds: float | None = None
     trials: int | None = None
     history: bool = True
-
-
-class Setup(msgspec.Struct, frozen=True):
-    """All that follows from the two runs alone. Items of the problem are blocks of changes."""
-
-    good: Run
-    bad: Run
-    between: Between
-    blocks: Blocks
-    problem: Problem
-
-    def changes_of(self, items: Items) -> list[Change]:
-        taken = sorted(frozenset[int]().union(*(self.blocks.members[item] for item in items)))
-        return [self.between.changes[number] for number in taken]
+    releases: bool = False
 
 
 class Drilled(msgspec.Struct, frozen=True):
@@ -126,99 +95,6 @@ class Result(msgspec.Struct, frozen=True):
         return len({line.round for line in self.trials})
 
 
-# --- what follows from the two runs --------------------------------------------------------------------------
-
-
-def set_up(workspace: Workspace, good: Run, bad: Run) -> Setup:
-    """Raises `UsageError` when there is nothing to take apart."""
-    (a, _), (b, _) = _finished(good), _finished(bad)
-    found = between(a, b)
-    if not found.changes:
-        raise UsageError(
-            f"{good.id} and {bad.id} ran the same state",
-            "nothing that is recorded differs, so the cause is outside of it, or chance",
-            f"`replay diff {good.id} {bad.id}` compares the hosts; `replay {bad.id} --times 5` shows chance",
-        )
-    packages = [item for item, change in enumerate(found.changes) if is_package(change)]
-    declared = _package_changes(workspace, found, packages)
-    made = blocks(len(found.changes), needs(declared, _python(found)), found.together)
-    weights = _weights(workspace, found)
-    block_weights = tuple(max(weights[item] for item in members) for members in made.members)
-    seed = int(hex_of(digest_value([a.digest, b.digest]))[:8], 16)
-    return Setup(good, bad, found, made, Problem(made.needs, block_weights, seed))
-
-
-def _finished(run: Run) -> tuple[StateSpec, Record]:
-    spec, record = run.spec_and_record()
-    if record is None or record.outcome.ending == "interrupted":
-        raise UsageError(f"{run.id} was never finished", "so there is nothing to compare trials with")
-    return spec, record
-
-
-def _package_changes(workspace: Workspace, found: Between, packages: Sequence[int]) -> list[PackageChange]:
-    sides = [{wheel.name: wheel for wheel in one.state.dependencies.locked or ()} for one in (found.good, found.bad)]
-    listed = []
-    for item in packages:
-        name = found.changes[item].name
-        old, new = (_release(workspace, side[name]) if name in side else None for side in sides)
-        listed.append(PackageChange(item, name, old, new))
-    return listed
-
-
-def _release(workspace: Workspace, wheel: Wheel) -> Release:
-    from runner.environment.declared import read_declared
-
-    digest = Digest(wheel.sha256)
-    if not workspace.store.blobs.has(digest):
-        raise UnrebuildableError(
-            f"the wheel {wheel.wheel} cannot be had again",
-            "the store has no copy, and what it declares decides what can be tried",
-            "`replay fsck --repair` gets back what an index still has",
-        )
-    declared = read_declared(workspace.store.blobs.path(digest), wheel.wheel)
-    return Release(wheel.version, declared.requires, declared.requires_python)
-
-
-def _python(found: Between) -> PythonChange:
-    old, new = (one.state.dependencies.python or "3" for one in (found.good, found.bad))
-    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(found.good.state.image.platform.split("/")[1], "x86_64")
-    places = [item for item, change in enumerate(found.changes) if (change.layer, change.name) == _PYTHON]
-    return PythonChange(old, new, machine, places[0] if places else None)
-
-
-_PYTHON = ("dependencies", "python")
-
-
-def _weights(workspace: Workspace, found: Between) -> list[float]:
-    names = _imported(workspace, found)
-    return [_weight(workspace, found, change, names) for change in found.changes]
-
-
-def _weight(workspace: Workspace, found: Between, change: Change, names: set[str]) -> float:
-    if not is_package(change):
-        return SET_BY_PEOPLE
-    locked = found.bad.state.dependencies.locked or ()
-    wheel = next((one for one in locked if one.name == change.name), None)
-    return package_weight(change.a, change.b, is_imported=wheel is not None and _brings(workspace, wheel, names))
-
-
-def _brings(workspace: Workspace, wheel: Wheel, names: set[str]) -> bool:
-    from runner.environment.declared import read_declared
-
-    return not names.isdisjoint(read_declared(workspace.store.blobs.path(Digest(wheel.sha256)), wheel.wheel).modules)
-
-
-def _imported(workspace: Workspace, found: Between) -> set[str]:
-    """What the job's own Python files, or its command, import."""
-    names = imported("\n".join(found.bad.state.command).encode())
-    blobs = workspace.store.blobs
-    if blobs.has(Digest(found.bad.state.code)):
-        for file in code.files_of(workspace.store, Digest(found.bad.state.code)):
-            if file.path.endswith(".py") and blobs.has(Digest(file.sha256)):
-                names |= imported(blobs.read(Digest(file.sha256)))
-    return names
-
-
 # --- the search on the engine ---------------------------------------------------------------------------------
 
 
@@ -243,7 +119,7 @@ class Bisect:
         self.round = max((line.round for line in self.lines), default=0)
 
     def judge_of(self, good: Run, bad: Run, run_program: RunProgram) -> Judge:
-        (good_spec, good_record), (bad_spec, bad_record) = _finished(good), _finished(bad)
+        (good_spec, good_record), (bad_spec, bad_record) = finished(good), finished(bad)
         rules = {**bad_spec.contract.outputs, **good_spec.contract.outputs}
         ends = Ends(self.workspace.store, good, good_record, bad, bad_record, rules)
         return make_judge(self.request.judge, ends, run_program)
@@ -291,10 +167,24 @@ class Bisect:
         for part in found.causes[0].parts:
             for change in self.setup.changes_of(part):
                 if len(part) == 1 and (change.layer, change.name) not in self.drills:
-                    self.drills[change.layer, change.name] = drill_of(self.workspace, self.setup.between, change)
+                    self.drills[change.layer, change.name] = drill_of(
+                        self.workspace, self.setup.between, change, self.releases
+                    )
         parts = [self.setup.changes_of(part) for part in found.causes[0].parts]
         known = [self.drills.get((change.layer, change.name)) for changes in parts for change in changes]
         return [drill for drill in known if drill]
+
+    def releases(self, wheel: Wheel) -> list[str]:
+        """Those of an index that has this very wheel: a package of that name elsewhere may be another. Asked once."""
+        known = self.folder.releases()
+        if wheel.name not in known and self.request.releases:
+            from runner.tools import pip
+
+            with tempfile.TemporaryDirectory(prefix="replay-release-") as folder:
+                pip.download(wheel.wheel, wheel.version, wheel.sha256, Path(folder))
+            known |= {wheel.name: pip.releases(wheel.name)}
+            self.folder.write_releases(known)
+        return known.get(wheel.name, [])
 
     def drill_seen(self, drill: Drill) -> dict[Items, Tally]:
         """With the ends, which the proof has shown: bad, and bad without the change."""
@@ -344,7 +234,7 @@ class Bisect:
             (self.setup.good, self.ends[0], Outcome.GOOD),
             (self.setup.bad, self.ends[1], Outcome.BAD),
         ):
-            spec, record = _finished(run)
+            spec, record = finished(run)
             judged = self.judge(run, record)
             if judged.outcome is not wanted:
                 raise UsageError(
@@ -432,118 +322,28 @@ class Bisect:
         """One trial; None when it was cancelled."""
         started = time.monotonic()
         is_end = drill is None and trial in self.ends
+        run_id = state = ""
+        used = None if is_end else {line.run_id for line in self.lines}
         try:
-            spec = self.spec_of(session, drill, trial)
-        except UsageError as error:  # what a drill puts together may not go together
-            return self.line(number, drill, trial, "", "", Judged(Outcome.UNRESOLVED, error.what), doing, started)
-        run = Run(self.workspace.store, spec.run.id, None)
-        try:
-            if not is_end and (known := self.known(spec)):
-                run, record = known
-            else:
-                record = run_trial(session, run, spec)
-            judged = self.judge(run, record)
+            done = run_trial(session, self.setup, drill, trial, used)
         except InterruptedRunError:
             return None
         except (UnrebuildableError, UsageError) as error:
-            if is_end or run.folder.exists():
+            if is_end:
                 raise
             judged = Judged(Outcome.UNRESOLVED, error.what)
-        return self.line(number, drill, trial, run.id if run.has_spec() else "", spec.digest, judged, doing, started)
-
-    @staticmethod
-    def line(
-        number: int,
-        drill: Drill | None,
-        trial: Items,
-        run_id: str,
-        digest: str,
-        judged: Judged,
-        doing: str,
-        started: float,
-    ) -> Line:
-        seconds = round(time.monotonic() - started, 3)
-        items, of = tuple(sorted(trial)), drill.key if drill else ""
-        return Line(number, items, run_id, digest, judged.outcome, judged.shown, judged.note, doing, seconds, of)
-
-    def spec_of(self, session: Session, drill: Drill | None, trial: Items) -> StateSpec:
-        """The spec of a hybrid, its files in the store."""
-        made = self.hybrid(self.ends[1] if drill else trial)
-        made = drill.replaced(made, trial) if drill else made
-        for content in made.files:
-            self.workspace.store.blobs.put_bytes(content)
-        good, bad = self.setup.between.good, self.setup.between.bad
-        now = datetime.datetime.now(datetime.UTC)
-        run = RunInfo(
-            id=new_run_id(good.run.job, now),
-            job=good.run.job,
-            created=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            tool=ToolInfo(version=__version__),
-            labels=(LABEL,),
+        else:
+            judged = self.judge(done.run, done.record)
+            run_id, state = done.run.id, done.record.state_digest
+        return Line(
+            round=number,
+            items=tuple(sorted(trial)),
+            run_id=run_id,
+            state=state,
+            outcome=judged.outcome,
+            shown=judged.shown,
+            note=judged.note,
+            doing=doing,
+            seconds=round(time.monotonic() - started, 3),
+            drill=drill.key if drill else "",
         )
-        rules = {**bad.contract.outputs, **good.contract.outputs}
-        observed = msgspec.structs.replace(made.observed, host=host.observe(session.engine.version()))
-        contract = msgspec.structs.replace(good.contract, outputs=rules)
-        return StateSpec(
-            run=run, state=made.state, observed=observed, contract=contract, digest=state_digest(made.state)
-        )
-
-    def hybrid(self, trial: Items) -> Hybrid:
-        return self.setup.between.hybrid(frozenset().union(*(self.setup.blocks.members[item] for item in trial)))
-
-    def known(self, spec: StateSpec) -> tuple[Run, Record] | None:
-        """A trial of that very state that another bisect made; each counts once."""
-        used = {line.run_id for line in self.lines}
-        for run_id in self.trial_runs().get(spec.digest, ()):
-            if run_id not in used:
-                run = Run(self.workspace.store, run_id, None)
-                with contextlib.suppress(ReplayError):
-                    other, record = run.spec_and_record()
-                    if record and other.contract.outputs == spec.contract.outputs:
-                        return run, record
-        return None
-
-    def trial_runs(self) -> Mapping[str, Sequence[str]]:
-        from runner.store.index import rows
-
-        found: dict[str, list[str]] = {}
-        for row in rows(self.workspace.store.folder / "index.sqlite", self.workspace.run_ids(), self.workspace.run):
-            if LABEL in row.labels and row.outcome in ("ok", "failed"):
-                found.setdefault(row.state_digest, []).append(row.run_id)
-        return found
-
-
-def run_trial(session: Session, run: Run, spec: StateSpec) -> Record:
-    """Rebuild a hybrid, run it, record it. Raises `InterruptedRunError` when it was cancelled."""
-    store = session.workspace.store
-    seen = spec.observed.access.secrets
-    references = {name: seen[name].source for name in spec.state.secrets}
-    secrets = access.read_secrets(references, session.workspace.root, os.environ)
-    with store.adding():
-        run.begin()
-        with starting(run):
-            refuse_if_interrupted(session)
-            spec_bytes = run.write_spec(spec)
-            rebuilt = rebuild_for(session, make_plan(session, spec), run)
-            refuse_if_interrupted(session)
-    with _ending_trial(run):
-        started = now_text()
-        finished = run_rebuilt(session, run, spec, rebuilt, secrets)
-        if finished.outcome.ending == "interrupted":
-            raise InterruptedRunError("interrupted", f"trial {run.id} no longer mattered")
-        with store.adding():
-            executed = collect_outputs(session, run, spec, rebuilt, finished, secrets)
-            record = record_of(spec, spec_bytes, started, executed)
-            run.write_record(record)
-    return record
-
-
-@contextlib.contextmanager
-def _ending_trial(run: Run) -> Iterator[None]:
-    """A trial that was cut off is of no use to anybody."""
-    try:
-        with ending(run):
-            yield
-    except BaseException:
-        run.forget()
-        raise

@@ -144,7 +144,7 @@ def _stage_texts(a: Stage | None, b: Stage | None) -> Iterator[str | None]:
     """What differs between the two; of one that is in one only, its command."""
     fields = [name for name in ("command", "deps", "outs") if a and b and getattr(a, name) != getattr(b, name)]
     for stage in (a, b):
-        told = [f"{name} {shlex.join(getattr(stage, name)) or 'none'}" for name in fields or ["command"]]
+        told = [f"{name} {shlex.join(getattr(stage, name)) or 'none'}" for name in fields or ["command"] if stage]
         yield "; ".join(told).removeprefix("command ") if stage else None
 
 

@@ -1,7 +1,7 @@
 """Drill: a change that was found to be a cause, taken apart further.
 
 The code goes commit by commit, in first-parent order, where git has both commits and they hold what was recorded; else
-file by file. A data folder goes file by file. Everything else stays as in the bad state.
+file by file. A data folder goes file by file, a package release by release. Everything else stays as in the bad state.
 """
 
 from __future__ import annotations
@@ -12,21 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from packaging.version import Version
 
 from runner.bisect import Problem
 from runner.bisect.model import Items
 from runner.capture import owned_paths
 from runner.diff import Change
 from runner.errors import ReplayError, TamperedError, UsageError
-from runner.hybrid import Between, Hybrid
-from runner.layers import code, data
+from runner.hybrid import Between, Hybrid, is_package
+from runner.layers import code, data, dependencies
 from runner.stages import job_of_stage
 from runner.state.digest import Digest, digest_bytes
 from runner.state.paths import listing_problem
+from runner.state.spec import Wheel
 from runner.tools import git
 from runner.workspace import Workspace
 
 Replaced = Callable[[Hybrid, Items], Hybrid]
+Releases = Callable[[Wheel], Sequence[str]]
+"""All releases of a package, where an index may be asked and has that very wheel; else none."""
 
 
 class Drill(msgspec.Struct, frozen=True):
@@ -50,9 +54,11 @@ class Drill(msgspec.Struct, frozen=True):
         return Problem(tuple(needs))
 
 
-def drill_of(workspace: Workspace, between: Between, change: Change) -> Drill | None:
+def drill_of(workspace: Workspace, between: Between, change: Change, releases: Releases) -> Drill | None:
     """How to take that change apart; None where it has no parts."""
     try:
+        if is_package(change):
+            return _by_release(workspace, between, change, releases)
         if (change.layer, change.name) == ("code", "files"):
             return _by_commit(workspace, between, change) or _by_code_file(workspace, between, change)
         if change.layer in ("data", "model"):
@@ -136,6 +142,33 @@ def _by_data_file(workspace: Workspace, between: Between, change: Change) -> Dri
         return msgspec.structs.replace(bad, state=state, files=(*bad.files, content))
 
     return _by_file(change, sides, replaced)
+
+
+# --- packages -------------------------------------------------------------------------------------------------
+
+
+def _by_release(workspace: Workspace, between: Between, change: Change, releases: Releases) -> Drill | None:
+    """Those after the good one up to the bad one; pre-releases are left out."""
+    old, new = ({one.name: one for one in side.state.dependencies.locked or ()} for side in (between.good, between.bad))
+    if change.name not in old or change.name not in new:
+        return None
+    first, last = Version(old[change.name].version), Version(new[change.name].version)
+    listed = releases(new[change.name])
+    names = tuple(str(one) for one in sorted({*map(Version, listed), last}) if first < one <= last)
+    if not listed or not names:
+        return None
+
+    def replaced(bad: Hybrid, taken: Items) -> Hybrid:
+        from runner.tools import pip
+
+        with tempfile.TemporaryDirectory(prefix="replay-release-", dir=workspace.store.tmp) as folder:
+            file = pip.download_release(change.name, names[max(taken)], new[change.name].wheel, Path(folder))
+            wheel = dependencies.keep_wheel(workspace.store, file)
+        wheels = (wheel if one.name == change.name else one for one in bad.state.dependencies.locked or ())
+        locked = msgspec.structs.replace(bad.state.dependencies, locked=tuple(wheels))
+        return msgspec.structs.replace(bad, state=msgspec.structs.replace(bad.state, dependencies=locked))
+
+    return Drill(change, names, True, replaced)
 
 
 # --- files ----------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from runner.state.spec import (
     Limits,
     Params,
     RunInfo,
+    Stage,
     State,
     StateSpec,
     ToolInfo,
@@ -107,6 +108,16 @@ def test_the_image_goes_with_its_python_and_what_is_bound_to_it() -> None:
     made = found.hybrid(taken).state
     assert made.image == bad.state.image and made.dependencies.python == "3.13.5"
     assert [one.version for one in made.dependencies.locked or ()] == ["1", "1"]
+
+
+def test_what_is_run_is_one_thing() -> None:
+    """A command on one side and stages on the other, or several stages that changed."""
+    stages = tuple(Stage(name=name, command=("run", name)) for name in ("a", "b"))
+    for good, bad in ((spec(), spec(command=(), stages=stages)), (spec(command=(), stages=stages[:1]), spec())):
+        found = between(good, bad)
+        assert frozenset(range(len(found.changes))) in found.together
+        made = found.hybrid(range(len(found.changes))).state
+        assert (made.command, made.stages) == (bad.state.command, bad.state.stages)
 
 
 @pytest.mark.parametrize(

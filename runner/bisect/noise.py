@@ -18,10 +18,12 @@ ALPHA = 0.01
 """The chance of a wrong answer that is borne, all told."""
 
 SURE = 1 - ALPHA
-_ODDS = math.log((1 - ALPHA / 10) / (ALPHA / 10))
-"""A search believes some ten trials, which share it: those of the proof, and those that led there."""
+_ODDS = math.log((1 - ALPHA / 20) / (ALPHA / 20))
+"""A search believes some ten trials, which share it: those of the proof, and those that led there. Twice as strict, as
+the rates are estimates themselves."""
 
 _ENDS = 10
+_OFTEN = 4
 _MOST = 0.45
 
 
@@ -78,23 +80,25 @@ class Noise(msgspec.Struct, frozen=True):
 
 
 def estimate(seen: Seen, everything: Items) -> Noise:
-    """From the ends, whose truth is known; none at all while every trial agrees with itself."""
+    """From the ends, whose truth is known, and from trials that were run often enough to take the majority for it. None
+    at all while every trial agrees with itself."""
     good, bad = (seen.get(end, Tally()) for end in (frozenset[int](), everything))
     mixed = any(tally.good and tally.bad for tally in seen.values())
     if not (mixed or good.bad or bad.good):
         return Noise()
-    lies, runs = good.bad + bad.good, good.good + good.bad + bad.good + bad.bad
-    return Noise(
-        *(_rate(count + lies / 2, own + runs / 2) for count, own in ((good.bad, _runs(good)), (bad.good, _runs(bad))))
-    )
+    false_bad, false_good = [(good.bad, good.good + good.bad)], [(bad.good, bad.good + bad.bad)]
+    for trial, tally in seen.items():
+        if trial and trial != everything and tally.good + tally.bad >= _OFTEN:
+            kind, lies = (false_bad, tally.bad) if tally.good >= tally.bad else (false_good, tally.good)
+            kind.append((lies, tally.good + tally.bad))
+    all_lies, all_runs = map(sum, zip(*false_bad, *false_good, strict=True))
+    return Noise(*(_rate(kind, all_lies, all_runs) for kind in (false_bad, false_good)))
 
 
-def _runs(tally: Tally) -> int:
-    return tally.good + tally.bad
-
-
-def _rate(count: float, runs: float) -> float:
-    return min(_MOST, (count + 1) / (runs + 4))
+def _rate(kind: Sequence[tuple[int, int]], all_lies: int, all_runs: int) -> float:
+    """Of one kind, leaning on both; a little above what was seen, as too low a rate makes for false certainty."""
+    lies, runs = map(sum, zip(*kind, strict=True))
+    return min(_MOST, (lies + all_lies / 2 + 1.5) / (runs + all_runs / 2 + 4))
 
 
 def quantiles(weights: Sequence[float], shares: Sequence[float], usable: Sequence[bool] | None = None) -> list[int]:

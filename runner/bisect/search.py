@@ -25,6 +25,9 @@ GOOD, BAD, UNRESOLVED = Outcome.GOOD, Outcome.BAD, Outcome.UNRESOLVED
 MOST_CAUSES = 8
 _PATIENCE = 24
 _MOST_PARTNERS = 3
+_MANY = 3
+"""Parts from which on chance is likelier than yet another one."""
+
 _TURNS = 6
 _SHYEST = 3
 _BETS = 2
@@ -129,9 +132,18 @@ class _Search:
             beside = [self.without(high, link.part)] if len(parts) == 1 and not self.causes else []
             outcome = self.test(base, beside, "is it enough?")
             if outcome is BAD:
-                return self.described(parts, companions)
+                alone = self.one_enough(parts)
+                return self.described([alone], frozenset()) if alone else self.described(parts, companions)
+            if len(parts) == _MANY:
+                self.repeat([link.below | link.part, *self.hinges[parts[0]]])
             low_side = (GOOD,) if outcome is GOOD else (GOOD, UNRESOLVED)
             low, high = self.tightened(link.below | link.part, base, outcome)
+
+    def one_enough(self, parts: Sequence[Items]) -> Items | None:
+        """Where many seem to meet, one of them may be enough alone, and the others only undo together what each of them
+        does to it: the chain turned on that. The first was tried alone already."""
+        alone = {self.problem.closed(part): part for part in parts[1:]} if len(parts) >= _MANY else {}
+        return next((part for trial, part in alone.items() if self.test(trial, alone, "is one enough?") is BAD), None)
 
     def described(self, parts: Sequence[Items], companions: Items) -> Cause:
         base = self.problem.closed(companions.union(*parts))
@@ -287,7 +299,10 @@ class _Search:
     def look_twice(self, trial: Items, cause: Cause, part: Items) -> None:
         """Before a second cause is believed in, what says so is run once more: had one of these come out by chance,
         it would have led here."""
-        doubtful = [trial, *(self.hinges.get(part, ()) if len(cause.parts) > 1 else (cause.sufficient,))]
+        self.repeat([trial, *(self.hinges.get(part, ()) if len(cause.parts) > 1 else (cause.sufficient,))])
+
+    def repeat(self, doubtful: Iterable[Items]) -> None:
+        """Run each once more, if it was run once: as long as they agree with themselves, they are believed."""
         ends = (frozenset[int](), self.problem.everything)
         once = [one for one in doubtful if one not in ends and self.seen[one].runs < 2]
         if self.noise.absent and once:

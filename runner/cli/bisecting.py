@@ -34,6 +34,7 @@ class Asked(msgspec.Struct, frozen=True):
     output: str | None
     jobs: int
     budget: str | None
+    releases: bool
 
 
 def bisect(words: Sequence[str], asked: Asked, *, quiet: bool, store: Path | None, as_json: bool) -> int:
@@ -57,7 +58,7 @@ def bisect(words: Sequence[str], asked: Asked, *, quiet: bool, store: Path | Non
 def _request(words: Sequence[str], asked: Asked) -> Request:
     trials, seconds = _budget(asked.budget)
     judge = Wanted(asked.judge, asked.metric, asked.good, asked.output)
-    return Request(words[0], words[1], judge, asked.jobs, seconds, trials)
+    return Request(words[0], words[1], judge, asked.jobs, seconds, trials, releases=asked.releases)
 
 
 def _budget(text: str | None) -> tuple[int | None, float | None]:
@@ -74,7 +75,9 @@ def _budget(text: str | None) -> tuple[int | None, float | None]:
 def _resumed(folder: BisectFolder, asked: Asked) -> Request:
     kept = msgspec.convert(folder.request(), Request)
     trials, seconds = _budget(asked.budget)
-    return msgspec.structs.replace(kept, workers=max(asked.jobs, kept.workers), seconds=seconds, trials=trials)
+    return msgspec.structs.replace(
+        kept, workers=max(asked.jobs, kept.workers), seconds=seconds, trials=trials, releases=asked.releases
+    )
 
 
 def _known(workspace: Workspace, rest: Sequence[str]) -> Bisect:
@@ -157,7 +160,8 @@ def _progress(result: Result) -> str:
         return ""
     left = result.asked.left
     still = f"; {len(left)} changes left" if left else ""
-    return f"  ({len(result.trials)} trials{still}, some {_to_come(result)} to come)"
+    count = len(result.trials)
+    return f"  ({count} trial{'s' * (count != 1)}{still}, some {_to_come(result)} to come)"
 
 
 def _to_come(result: Result) -> int:

@@ -158,6 +158,9 @@ def bisect(
     output: Annotated[str | None, typer.Option(help="Judge by this output alone.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=64, help="So many trials at once.")] = 1,
     budget: Annotated[str | None, typer.Option(help="Stop after so many trials, or a time like 30m.")] = None,
+    releases: Annotated[
+        bool, typer.Option("--releases", help="Ask the index for a package's releases, and name the first bad one.")
+    ] = False,
     quiet: Quiet = False,
     store: StoreOption = None,
     as_json: Json = False,
@@ -169,7 +172,7 @@ def bisect(
     """
     from runner.cli import bisecting
 
-    asked = bisecting.Asked(judge, metric, good, output, jobs, budget)
+    asked = bisecting.Asked(judge, metric, good, output, jobs, budget, releases)
     return bisecting.bisect(words, asked, quiet=quiet, store=store, as_json=as_json)
 
 

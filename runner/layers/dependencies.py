@@ -218,7 +218,7 @@ def _make_lock(store: Store, root: Path, wanted: Requirements, locker: Locker, f
     )
     lock = text if wanted.hashed else pip.compile_lock(container, place, text, locker.as_of)
     locker.say("dependencies: getting the wheels")
-    wheels = [_keep_wheel(store, file) for file in pip.make_wheels(container, place, lock)]
+    wheels = [keep_wheel(store, file) for file in pip.make_wheels(container, place, lock)]
     return Lock(tuple(sorted(wheels, key=lambda wheel: wheel.name)), vcs)
 
 
@@ -261,7 +261,8 @@ def _stage_sources(root: Path, wanted: Requirements, inside_folder: Path) -> tup
     return "\n".join(texts) + "\n", vcs
 
 
-def _keep_wheel(store: Store, file: Path) -> Wheel:
+def keep_wheel(store: Store, file: Path) -> Wheel:
+    """Take a wheel's file over into the store. Raises `UsageError` for a name that no wheel may have."""
     from packaging.utils import canonicalize_name, parse_wheel_filename
 
     try:

@@ -16,7 +16,7 @@ from runner.errors import UsageError
 from runner.store.files import FileLock, write_atomic
 from runner.store.store import Store
 
-_LOG, _REQUEST = "log.jsonl", "request.json"
+_LOG, _REQUEST, _RELEASES = "log.jsonl", "request.json", "releases.json"
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -60,6 +60,16 @@ class BisectFolder:
 
     def request(self) -> Any:
         return msgspec.json.decode((self.folder / _REQUEST).read_bytes())
+
+    def write_releases(self, known: dict[str, list[str]]) -> None:
+        write_atomic(self.folder / _RELEASES, msgspec.json.encode(known), through=self._tmp)
+
+    def releases(self) -> dict[str, list[str]]:
+        """Of packages of which an index was asked."""
+        try:
+            return msgspec.json.decode((self.folder / _RELEASES).read_bytes(), type=dict[str, list[str]])
+        except FileNotFoundError:
+            return {}
 
     def append(self, line: Line) -> None:
         """Safe on the disk before this returns."""

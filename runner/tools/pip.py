@@ -15,8 +15,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -27,6 +28,9 @@ from runner.tools.container_request import ContainerRequest, Ended, Mount
 from runner.tools.containers import Engine
 from runner.tools.git import without_credentials
 from runner.tools.interrupts import Interrupts
+
+if TYPE_CHECKING:
+    from packaging.tags import Tag
 
 _DISTRIBUTIONS = (
     "pip-tools",
@@ -190,17 +194,50 @@ def download(file_name: str, version: str, sha256: str, into: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-input", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary", ":all:", "--ignore-requires-python", "--require-hashes"]
     command += ["-d", str(into), "-r", str(wanted)]
-    first = next(iter(tags))
-    if first.platform != "any" or first.abi != "none":
-        digits = re.sub(r"\D", "", first.interpreter)
-        command += ["--python-version", digits, "--implementation", first.interpreter[:2]]
-        command += [word for abi in sorted({tag.abi for tag in tags}) for word in ("--abi", abi)]
-        command += [word for platform in sorted({tag.platform for tag in tags}) for word in ("--platform", platform)]
+    command += _target(tags)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0 or not (into / file_name).is_file():
         told = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR")]
         raise UnrebuildableError(f"no index has {file_name}", (told or ["pip did not find it"])[-1][:300])
     return into / file_name
+
+
+def _target(tags: Collection[Tag]) -> list[str]:
+    """The Python and platform for which a wheel of these tags is; nothing for one that fits all."""
+    first = next(iter(tags))
+    if first.platform == "any" and first.abi == "none":
+        return []
+    found = ["--python-version", re.sub(r"\D", "", first.interpreter), "--implementation", first.interpreter[:2]]
+    found += [word for abi in sorted({tag.abi for tag in tags}) for word in ("--abi", abi)]
+    return found + [word for platform in sorted({tag.platform for tag in tags}) for word in ("--platform", platform)]
+
+
+def releases(name: str) -> list[str]:
+    """All versions that the indexes have, but for pre-releases. Raises `OutsideError` when none answers."""
+    command = [sys.executable, "-m", "pip", "index", "versions", name, "--json", "--no-input"]
+    command += ["--ignore-requires-python", "--disable-pip-version-check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        return [str(version) for version in json.loads(done.stdout)["versions"]]
+    except (ValueError, LookupError, TypeError) as error:
+        told = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise OutsideError(f"no index tells the releases of {name}", (told or ["pip found none"])[-1][:300]) from error
+
+
+def download_release(name: str, version: str, like: str, into: Path) -> Path:
+    """The wheel of another release for the same Python and platform. Raises `UnrebuildableError` when there is none."""
+    from packaging.utils import parse_wheel_filename
+
+    into.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-input", "--disable-pip-version-check", "--no-deps"]
+    command += ["--only-binary", ":all:", "--ignore-requires-python", "-d", str(into), f"{name}=={version}"]
+    command += _target(parse_wheel_filename(like)[3])
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = sorted(into.glob("*.whl"))
+    if done.returncode != 0 or len(found) != 1:
+        told = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise UnrebuildableError(f"no index has {name} {version} for this Python", (told or [""])[-1][:300])
+    return found[0]
 
 
 def compile_lock(container: PipContainer, place: Workplace, text: str, as_of: str | None = None) -> str:

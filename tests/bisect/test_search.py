@@ -181,4 +181,5 @@ def test_proven_is_right_in_a_thousand_worlds(kind: dict[str, object]) -> None:
         one = world(45, rng, **kind)  # type: ignore[arg-type]
         done = search(one.problem, one.judge(rng))
         wrong += bool(done.found and done.found.proven and not is_right(one, done.found))
-    assert wrong <= (20 if "flake" in kind else 0)
+    # With flakes: 1 %, and what chance may add to a thousand draws of it.
+    assert wrong <= (16 if "flake" in kind else 0)

@@ -420,3 +420,19 @@ def test_a_job_that_fails_by_chance_is_looked_at_more_often(workspace: Workspace
         assert names(found["cause"]) == ["env MODE"] and not found["independent"]
         tallies = workspace.replay("bisect", "show").out
         assert found["probability"] == 1.0 or "right with probability" in tallies
+
+
+def test_a_package_is_taken_apart_by_release_if_the_index_may_be_asked(
+    python_workspace: Workspace, index: Index
+) -> None:
+    good, bad = _packaged(python_workspace, index, "import model; print(model.VALUE >= 2)")
+    for version, value in (("1.2", 1), ("1.4", 1), ("1.6", 2), ("1.8", 2), ("1.9rc1", 2)):
+        index.add(wheel("model", version, {"model.py": f"VALUE = {value}\n"}))
+    pip = {"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": index.url, "PIP_FIND_LINKS": "", "PIP_RETRIES": "0"}
+    assert "drill" not in bisected(python_workspace, good, bad)
+    done = python_workspace.replay("bisect", good, bad, "--releases", "--json", **pip)
+    assert done.code == 0, done
+    (drill,) = done.json["drill"]
+    assert (drill["name"], drill["parts"], drill["proven"]) == ("model", [["1.6"]], True)
+    index.close()
+    assert "first bad: 1.6" in python_workspace.replay("bisect", "show").out

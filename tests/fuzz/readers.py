@@ -248,7 +248,7 @@ def hashed_lock(given: bytes, folder: Path) -> None:
     for name in names.decode(errors="replace").splitlines()[:5]:
         if name and len(name.encode()) < 250 and not {"/", "\0"} & set(name):
             (folder / name).write_bytes(b"x")
-            dependencies._keep_wheel(store, folder / name)
+            dependencies.keep_wheel(store, folder / name)
 
 
 PYTHON = Interpreter(executable="/usr/bin/python3", version="3.11.2", cache_tag="cpython-311", magic="a70d0d0a")
