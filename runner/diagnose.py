@@ -33,8 +33,7 @@ class Kind(StrEnum):
 
 
 NEXT = {
-    Kind.EXECUTION_STATE: "restore what moved (a replay of the older run does, but for credentials and sources), "
-    "or accept it by recording a new run",
+    Kind.EXECUTION_STATE: "restore what moved (a replay of the older run does), or accept it by recording a new run",
     Kind.DATA: "look at the columns that moved: if the move is real, retrain or adjust; if not, mend the source",
     Kind.MODEL: "the inputs look as they did and the metric is worse: retrain, or look at the labels",
     Kind.NONDETERMINISM: "fix the seed and the thread count, or declare a tolerance for what may vary",
@@ -89,7 +88,10 @@ def diagnose(
     if found.equal and found.outputs:
         said += _same_state(found)
     said += [(Kind.UNKNOWN, f"{layer}: {why}") for layer, why in sorted(found.unknown.items())]
-    return _diagnosis(said)
+    diagnosis = _diagnosis(said)
+    if any(change.layer == "access" for change in found.changes):
+        return msgspec.structs.replace(diagnosis, next=(*diagnosis.next, _RENEW))
+    return diagnosis
 
 
 def diagnose_replays(
