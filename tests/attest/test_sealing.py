@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from runner.attest.checkpoint import load_checkpoint
+from runner.attest.merkle import stored_position
 from runner.errors import TamperedError
 from runner.seal import Sealer, judge_of
 from runner.state.schemas import schemas
@@ -77,6 +78,20 @@ def test_what_verify_prints_is_what_its_schema_says(tmp_path: Path) -> None:
     made.run(RUNS[0])
     validator = jsonschema_rs.Draft202012Validator(schemas()["verify"])
     validator.validate(json.loads(msgspec.json.encode(made.verify(RUNS[0]))))
+
+
+def test_a_run_is_missed_where_the_log_should_have_it(tmp_path: Path) -> None:
+    """Where its own entry was changed and nothing above it, the proofs of others tell, and so does its own."""
+    made = Signed(tmp_path)
+    for run_id in RUNS[:4]:
+        made.run(run_id)
+    file = Log(made.store).folder / "hashes"
+    kept = file.read_bytes()
+    for index, run_id in enumerate(RUNS[:4]):
+        data = bytearray(kept)
+        data[32 * stored_position(0, index)] ^= 1
+        file.write_bytes(data)
+        assert reasons(made.verify(run_id)) == {"log-consistency": "log-rewritten"}
 
 
 def test_fsck_finds_every_change_of_the_log(tmp_path: Path) -> None:
