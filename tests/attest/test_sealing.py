@@ -17,7 +17,7 @@ from runner.seal import Sealer, judge_of
 from runner.state.schemas import schemas
 from runner.store.log import Log
 from runner.store.runs import ATTESTED, SIGNED
-from runner.verify import verify_run
+from runner.verify import read_checkpoints, verify_run
 from tests.attest.made import Signed, new_signer, reasons
 
 RUNS = [f"train-20261121-seal{number:02}" for number in range(12)]
@@ -71,6 +71,19 @@ def test_a_new_key_goes_on_with_the_log_of_the_old_one(tmp_path: Path) -> None:
     for run_id in (RUNS[0], RUNS[2]):
         assert verify_run(made.workspace, made.workspace.run(run_id), judge_of([old.key, new.key]), {}).verified
     assert not made.workspace.run(RUNS[1]).is_signed()
+
+
+def test_a_proof_serves_as_an_earlier_checkpoint(tmp_path: Path) -> None:
+    made = Signed(tmp_path)
+    for run_id in RUNS[:3]:
+        made.run(run_id)
+    newest, checkpoint = made.files(RUNS[2], "tlog-proof")[0], Log(made.store).folder / "checkpoint"
+    assert len(set(read_checkpoints([newest, checkpoint]).values())) == 1
+    assert made.verify(RUNS[0], earlier=read_checkpoints([newest])).verified
+    (older,) = read_checkpoints(made.files(RUNS[1], "tlog-proof")[:1]).values()
+    checkpoint.write_bytes(older)
+    assert made.verify(RUNS[0]).verified, "cut back behind the run"
+    assert reasons(made.verify(RUNS[0], earlier=read_checkpoints([newest]))) == {"log-consistency": "log-truncated"}
 
 
 def test_what_verify_prints_is_what_its_schema_says(tmp_path: Path) -> None:
