@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from runner.attest.checkpoint import checkpoint_in
 from runner.attest.statement import KINDS
 from runner.attest.verify import BlobState, Evidence, LogSeen, verified, verify
 from runner.collect import needed_blobs
@@ -76,8 +77,9 @@ def _verification(evidence: Evidence, judge: Judge) -> Verification:
 
 
 def read_checkpoints(files: Iterable[Path]) -> dict[str, bytes]:
+    """Each by the name of its file, which may be a run's proof: the checkpoint is the last part of that."""
     try:
-        return {str(file): file.read_bytes() for file in files}
+        return {str(file): checkpoint_in(file.read_bytes()) for file in files}
     except OSError as error:
         raise UsageError(f"cannot read the checkpoint {error.filename}", error.strerror or "") from None
 

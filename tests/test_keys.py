@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
 import subprocess
+import termios
 from pathlib import Path
 
 import pytest
@@ -10,7 +14,7 @@ import pytest
 from runner.errors import OutsideError, RefusedError, UsageError
 from runner.keys import Keyring, offered
 from runner.tools import signing
-from tests.conftest import Workspace
+from tests.conftest import Workspace, until
 
 
 def listed(workspace: Workspace) -> dict[str, set[str]]:
@@ -174,3 +178,34 @@ def test_without_a_key_nothing_signs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("REPLAY_SIGN_COMMAND", raising=False)
     assert Keyring(tmp_path).signer(lambda: "") is None
     assert offered(None) == offered(tmp_path) == []
+
+
+# --- asked on a terminal -----------------------------------------------------------------------------------------
+
+
+def test_a_passphrase_is_asked_for_on_a_terminal_and_not_shown(project: Workspace) -> None:
+    controller, terminal = pty.openpty()
+    started = subprocess.Popen(
+        project.command("keys", "init"),
+        cwd=project.root,
+        env=project.env,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    said = b""
+    for question in (b"New passphrase", b"Repeat"):
+        while question not in said:
+            said += os.read(controller, 4096)
+        until(lambda: not termios.tcgetattr(controller)[3] & termios.ECHO, "the terminal to be quiet")
+        os.write(controller, b"secret\n")
+    with contextlib.suppress(OSError):  # the terminal is gone with its last user
+        while more := os.read(controller, 4096):
+            said += more
+    os.close(controller)
+    assert started.wait(60) == 0 and b"secret" not in said, said
+    private = Path(project.env["REPLAY_KEYS"]) / "signing.pem"
+    assert b"ENCRYPTED" in private.read_bytes()
+    assert Keyring(private.parent).signer(lambda: "secret")

@@ -71,6 +71,11 @@ def dump_proof(proof: LogProof) -> bytes:
     return "\n".join(lines).encode() + dump_checkpoint(proof.signed)
 
 
+def checkpoint_in(data: bytes) -> bytes:
+    """The bytes of a checkpoint that stands alone, or in a proof."""
+    return data.partition(b"\n\n")[2] if data.startswith(PROOF_HEADER.encode()) else data
+
+
 def load_checkpoint(data: bytes) -> SignedCheckpoint:
     """Raises `Rejected`: `malformed` or `re-serialised`."""
     lines = _lines(data)
@@ -91,7 +96,7 @@ def load_checkpoint(data: bytes) -> SignedCheckpoint:
 
 def load_proof(data: bytes) -> LogProof:
     """Raises `Rejected`: `malformed`, `unknown-version` or `re-serialised`."""
-    head, empty, checkpoint = data.partition(b"\n\n")
+    head, empty, _ = data.partition(b"\n\n")
     lines = _lines(head + b"\n")
     if lines[0] != PROOF_HEADER:
         reason = "unknown-version" if _OTHER_VERSION.fullmatch(lines[0]) else "malformed"
@@ -99,7 +104,7 @@ def load_proof(data: bytes) -> LogProof:
     if len(lines) < 2 or not lines[1].startswith("index ") or not empty:
         raise Rejected("malformed", "its second line is no index")
     index = _number(lines[1].removeprefix("index "))
-    proof = LogProof(index, tuple(map(_hash, lines[2:])), load_checkpoint(checkpoint))
+    proof = LogProof(index, tuple(map(_hash, lines[2:])), load_checkpoint(checkpoint_in(data)))
     if dump_proof(proof) != data:
         raise Rejected("re-serialised", "its bytes are not those that this content is written in")
     return proof

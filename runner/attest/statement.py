@@ -33,6 +33,8 @@ KINDS = {"provenance": PROVENANCE, "test-result": TEST_RESULT, "verdict": VERDIC
 _WORDS = {"command", "config", "env", "values"}
 """Keys below which people's own words stand: one that looks like a digest is none."""
 
+_NOTHING = object()
+
 Plain = dict[str, Any]
 
 
@@ -112,7 +114,7 @@ def _contradiction(stated: Any, expected: Any, where: str) -> str | None:
     if stated == expected:
         return None
     if isinstance(stated, dict) and isinstance(expected, dict):
-        found = (_contradiction(item, expected.get(key), f"{where}.{key}") for key, item in stated.items())
+        found = (_contradiction(item, expected.get(key, _NOTHING), f"{where}.{key}") for key, item in stated.items())
         return next((problem for problem in found if problem), None)
     if isinstance(stated, list) and isinstance(expected, list):
         return None if all(item in expected for item in stated) else where

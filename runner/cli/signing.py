@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from runner.tools.signing import PublicKey
 
 BUNDLE = ".replay.tar"
+_NEXT = {
+    "unsigned": "`replay sign` signs a run as it is now",
+    "untrusted-key": "`replay keys trust` the key, if its id is what its owner says it is",
+    "copies-differ": "`replay fsck` tells which of the two is right",
+}
 
 
 def verify(part: str, keys: Sequence[str], checkpoints: Sequence[Path], store: Path | None, as_json: bool) -> int:
@@ -60,7 +65,9 @@ def _verification_text(found: Verification) -> str:
     ]
     failed = sum(check.result == "fail" for check in found.checks)
     said = "VERIFIED" if found.verified else f"NOT VERIFIED: {failed} check{'s' * (failed != 1)} failed"
-    return table(rows) + f"{said}  {safe(found.run_id)}\n"
+    failed_for = {check.reason for check in found.checks if check.result == "fail"}
+    hints = (hint for reason, hint in _NEXT.items() if reason in failed_for)
+    return table(rows) + f"{said}  {safe(found.run_id)}\n" + "".join(f"  next: {hint}\n" for hint in hints)
 
 
 def bundle(part: str, to: Path | None, force: bool, store: Path | None, as_json: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 import zlib
 from collections.abc import Iterator
@@ -64,6 +65,10 @@ def _said() -> Iterator[None]:
         yield
     except (BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise MalformedError(f"not a zip that is read here: {shown(str(error), _SHOWN)}") from None
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise MalformedError("not a zip that is read here: it says that a member lies before its start") from None
 
 
 def members_of(archive: ZipFile) -> dict[str, ZipInfo]:

@@ -2,8 +2,9 @@
 
 Observed as a sorted list of path, kind and SHA-256, kept as a blob beside the files' own blobs. Left out
 are what other layers own (`replay.yaml`, DVC's files, params, requirements, data, models, outputs,
-`state_specs/`, `.replay/`), what git ignores, byte code and version-control folders. Without git, virtual
-environments and all that DVC tracks are left out too. Restored as a private, writable copy.
+`state_specs/`, `.replay/`), bundles that `replay bundle` wrote, what git ignores, byte code and
+version-control folders. Without git, virtual environments and all that DVC tracks are left out too.
+Restored as a private, writable copy.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ WORKFILE = "replay.yaml"
 _RESERVED_FOLDERS = frozenset({".git", ".hg", ".svn", ".dvc", ".replay"})
 _OWNED_FOLDERS = _RESERVED_FOLDERS | {"__pycache__"}
 _OWNED_TOP_FOLDERS = frozenset({"state_specs"})
-_OWNED_SUFFIXES = (".dvc", ".pyc")
+_OWNED_SUFFIXES = (".dvc", ".pyc", ".replay.tar")
 _OWNED_NAMES = frozenset({"dvc.lock", ".dvcignore"})
 
 

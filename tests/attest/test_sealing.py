@@ -11,12 +11,13 @@ import msgspec
 import pytest
 
 from runner.attest.checkpoint import load_checkpoint
+from runner.attest.merkle import stored_position
 from runner.errors import TamperedError
 from runner.seal import Sealer, judge_of
 from runner.state.schemas import schemas
 from runner.store.log import Log
 from runner.store.runs import ATTESTED, SIGNED
-from runner.verify import verify_run
+from runner.verify import read_checkpoints, verify_run
 from tests.attest.made import Signed, new_signer, reasons
 
 RUNS = [f"train-20261121-seal{number:02}" for number in range(12)]
@@ -72,11 +73,38 @@ def test_a_new_key_goes_on_with_the_log_of_the_old_one(tmp_path: Path) -> None:
     assert not made.workspace.run(RUNS[1]).is_signed()
 
 
+def test_a_proof_serves_as_an_earlier_checkpoint(tmp_path: Path) -> None:
+    made = Signed(tmp_path)
+    for run_id in RUNS[:3]:
+        made.run(run_id)
+    newest, checkpoint = made.files(RUNS[2], "tlog-proof")[0], Log(made.store).folder / "checkpoint"
+    assert len(set(read_checkpoints([newest, checkpoint]).values())) == 1
+    assert made.verify(RUNS[0], earlier=read_checkpoints([newest])).verified
+    (older,) = read_checkpoints(made.files(RUNS[1], "tlog-proof")[:1]).values()
+    checkpoint.write_bytes(older)
+    assert made.verify(RUNS[0]).verified, "cut back behind the run"
+    assert reasons(made.verify(RUNS[0], earlier=read_checkpoints([newest]))) == {"log-consistency": "log-truncated"}
+
+
 def test_what_verify_prints_is_what_its_schema_says(tmp_path: Path) -> None:
     made = Signed(tmp_path)
     made.run(RUNS[0])
     validator = jsonschema_rs.Draft202012Validator(schemas()["verify"])
     validator.validate(json.loads(msgspec.json.encode(made.verify(RUNS[0]))))
+
+
+def test_a_run_is_missed_where_the_log_should_have_it(tmp_path: Path) -> None:
+    """Where its own entry was changed and nothing above it, the proofs of others tell, and so does its own."""
+    made = Signed(tmp_path)
+    for run_id in RUNS[:4]:
+        made.run(run_id)
+    file = Log(made.store).folder / "hashes"
+    kept = file.read_bytes()
+    for index, run_id in enumerate(RUNS[:4]):
+        data = bytearray(kept)
+        data[32 * stored_position(0, index)] ^= 1
+        file.write_bytes(data)
+        assert reasons(made.verify(run_id)) == {"log-consistency": "log-rewritten"}
 
 
 def test_fsck_finds_every_change_of_the_log(tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ def test_without_a_key_a_run_is_unsigned_and_everybody_sees_it(workspace: Worksp
     done = workspace.replay("verify", run_id, "--json")
     assert done.code == 5
     assert reasons(done.json) == {"envelope": "unsigned", "log-inclusion": "no-proof"}
+    assert "next: `replay sign`" in workspace.replay("verify", run_id).out
     assert workspace.replay("bundle", run_id).code == 2
     assert workspace.replay("sign", run_id).code == 2
 

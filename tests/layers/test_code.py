@@ -61,7 +61,16 @@ def test_owned_paths_cover_folders_and_not_their_namesakes(tmp_path: Path) -> No
 
 
 def test_what_other_layers_own_is_left_out_wherever_it_lies(tmp_path: Path) -> None:
-    owned = ["replay.yaml", "dvc.lock", "sub/dvc.lock", "a.dvc", ".dvcignore", "state_specs/a.yaml", ".replay/x"]
+    owned = [
+        "replay.yaml",
+        "dvc.lock",
+        "sub/dvc.lock",
+        "a.dvc",
+        ".dvcignore",
+        "state_specs/a.yaml",
+        ".replay/x",
+        "r.replay.tar",
+    ]
     for path in [*owned, "sub/.git/x", "sub/__pycache__/m.pyc", "sub/.dvc/config"]:
         write(tmp_path, path)
     for path in ("sub/replay.yaml", "sub/state_specs/a", "dvc.yaml", "kept"):
