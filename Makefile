@@ -6,6 +6,7 @@ MAKEFLAGS += --no-print-directory
 
 python := .venv/bin/python
 pytest := $(python) -m pytest
+SLOW ?= slow
 
 .PHONY: help setup engine demo check test test-slow bench bench-peers lock clean
 
@@ -30,9 +31,9 @@ check: setup ## format, lint, types, and the tests that need no engine
 test: setup engine ## all tests but the slow ones
 	$(pytest) -q -n 2 -m "not slow"
 
-test-slow: setup engine ## the long corpora
+test-slow: setup engine ## the long corpora (SLOW='slow and not corpus' leaves out those that get real packages)
 	-@$(python) -m pip install --quiet --no-deps --only-binary :all: --require-hashes -r .ci/fuzz.txt
-	$(pytest) -q -n 2 -m slow
+	$(pytest) -q -n 2 -m "$(SLOW)"
 
 bench: setup engine ## what a run costs against the bare container, side by side
 	$(python) -m compileall -q runner # as an installed tool has it

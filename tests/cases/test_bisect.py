@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import msgspec
 import pytest
 
 from tests.cases.conftest import record
@@ -32,7 +31,6 @@ tomlkit 0.11.6 0.13.2, toolz 0.12.0 0.12.1, tqdm 4.64.1 4.66.5, typing-extension
 urllib3 1.26.18 2.2.2, wcwidth 0.2.6 0.2.13, wrapt 1.14.1 1.16.0, zipp 3.15.0 3.20.0
 """
 MOST_TRIALS = {"s01_sklearn_kmeans_n_init": 8, "s24_interaction_pandas_x_data": 15}
-MOST_SECONDS_BEYOND_THE_JOB = 2.0
 
 
 def conditions(release: Release, side: int) -> Conditions:
@@ -48,6 +46,7 @@ def conditions(release: Release, side: int) -> Conditions:
 @pytest.mark.engine
 @pytest.mark.network
 @pytest.mark.slow
+@pytest.mark.corpus
 @pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.script)
 def test_the_cause_is_named_among_fifty_changes(release: Release, shared: Workspace, python311: str) -> None:
     good, bad = (record(shared, conditions(release, side), python311)["run_id"] for side in (0, 1))
@@ -63,12 +62,3 @@ def test_the_cause_is_named_among_fifty_changes(release: Release, shared: Worksp
     assert found["trials"] <= MOST_TRIALS.get(release.script, 9)
     again = shared.replay("bisect", good, bad, "--json")
     assert json.loads(again.out) == found
-    lines = shared.replay("bisect", "log", "--json").json["lines"]
-    beyond = [line["seconds"] - _job_seconds(shared, line["run_id"]) for line in lines if line.get("seconds")]
-    # The quickest of them: what else the machine does is no part of it.
-    assert min(beyond) <= MOST_SECONDS_BEYOND_THE_JOB
-
-
-def _job_seconds(workspace: Workspace, run_id: str) -> float:
-    record_file = workspace.store / "runs" / run_id / "record.json"
-    return float(msgspec.json.decode(record_file.read_bytes())["outcome"]["duration_s"])

@@ -122,6 +122,7 @@ def shared(shared_store: Path, tmp_path: Path) -> Iterator[Workspace]:
 @pytest.mark.engine
 @pytest.mark.network
 @pytest.mark.slow
+@pytest.mark.corpus
 @pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.script)
 def test_a_silent_release_is_named(release: Release, shared: Workspace, python311: str, table: list[Row]) -> None:
     runs = [record(shared, release.conditions(side), python311) for side in (0, 1)]
