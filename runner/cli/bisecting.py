@@ -305,7 +305,7 @@ def _cause_text(result: Result, cause: Cause, number: int, count: int) -> str:
     more = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
     meet = "must meet, " if len(cause.parts) > 1 else ""
     text = f"{head}  {safe('  ×  '.join(shown) if meet else ', '.join(shown))}{more}"
-    text += f"  ({meet}{len(changes)} of {total} changes{which})\n"
+    text += f"  ({meet}{len(changes)} of {total} change{'s' * (total != 1)}{which})\n"
     for part in cause.parts:
         if _is_block(result, part):
             text += f"  cannot be taken apart: {safe(_names(result.setup.changes_of(part)))}\n"

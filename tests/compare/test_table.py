@@ -243,7 +243,8 @@ def test_symmetric_when_exact_and_monotone_in_the_tolerance(compare, a: Any, b: 
 def test_agrees_with_pandas(
     compare, tmp_path_factory, rows: list[tuple[float, float]], options: dict[str, float]
 ) -> None:
-    """Away from the very edge of the tolerance, where pandas has another formula."""
+    """Away from the very edge of the tolerance, where pandas has another formula; -0.0 is written in another way."""
+    rows = [(x + 0.0, times) for x, times in rows]
     folder = tmp_path_factory.mktemp("p")
     bound = [options.get("rtol", 0.0) * abs(x) + options.get("atol", 0.0) for x, _ in rows]
     original = {"x": [x for x, _ in rows] + [math.nan]}
