@@ -170,7 +170,7 @@ def path_of(digest: str) -> str:
 
 
 # Files that nothing refers to: when one is gone, it is made anew, and there is nothing to say.
-UNNAMED = ("cache/probes/", "cache/versions/", "cache/stat/", "locks/", "index.sqlite")
+UNNAMED = ("cache/probes/", "cache/profiles/", "cache/versions/", "cache/stat/", "locks/", "index.sqlite")
 # What no run rests on: it can be made anew at any moment.
 REMADE = ("index.sqlite", ".gitignore", "store.json", "cache/stat/", "cache/locker/", "locks/")
 # What is nowhere else: the bytes of an output that no replay made again, and what a job printed.
