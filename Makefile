@@ -29,7 +29,7 @@ check: setup ## format, lint, types, and the tests that need no engine
 	$(pytest) -q -n auto -m "not engine and not network and not slow"
 
 test: setup engine ## all tests but the slow ones
-	$(pytest) -q -n 2 -m "not slow"
+	$(pytest) -q -n 4 -m "not slow" # the engine waits as much as it works
 
 test-slow: setup engine ## the long corpora (SLOW='slow and not corpus' leaves out those that get real packages)
 	-@$(python) -m pip install --quiet --no-deps --only-binary :all: --require-hashes -r .ci/fuzz.txt

@@ -28,15 +28,15 @@ from runner.state.digest import Digest, canonical, digest_file
 from runner.state.paths import covers
 from runner.state.record import CheckResult, Outcome
 from runner.state.spec import Baseline, Check, SchemaSeen, Stage, StateSpec
-from runner.store.files import remove_tree
+from runner.store.files import is_within, remove_tree
 from runner.store.runs import Run
 from runner.store.store import Store
 from runner.tools.containers import Engine
 from runner.tools.engine_errors import ExecutableMissingError
 from runner.tools.interrupts import Interrupts
+from runner.tools.last_words import LastWords
 
 _MOST_DETAIL = 500
-_TAIL = 4096
 _FOLDER = Found("error", "it is a folder; name a file in it")
 
 
@@ -132,13 +132,13 @@ def _result(crossing: Crossing, check: Check, found: Found) -> CheckResult:
 def _of_input(crossing: Crossing, check: Check) -> Found:
     if check.command is not None:
         return _of_command(crossing, check, crossing.prepared)
-    return _of_file(crossing, check, _place(crossing.prepared, check.on))
+    return _of_file(crossing, check, crossing.prepared)
 
 
 def _of_stage(crossing: Crossing, check: Check, whole: Prepared) -> Found:
     if check.command is not None:
         return _of_command(crossing, check, whole)
-    return _of_file(crossing, check, _place(whole, check.on))
+    return _of_file(crossing, check, whole)
 
 
 def _of_output(crossing: Crossing, check: Check, executed: Executed) -> Found:
@@ -152,7 +152,11 @@ def _of_output(crossing: Crossing, check: Check, executed: Executed) -> Found:
     return _FOLDER if is_folder else Found("error", "missing: the job did not write it")
 
 
-def _of_file(crossing: Crossing, check: Check, file: Path) -> Found:
+def _of_file(crossing: Crossing, check: Check, prepared: Prepared) -> Found:
+    file = _place(prepared, check.on)
+    sources = [mount.source for mount in prepared.mounts]
+    if file not in sources and not any(is_within(folder, file) for folder in (prepared.workspace, *sources)):
+        return Found("error", "a link leads out of the workspace there")
     if file.is_dir():
         return _FOLDER
     return _evaluated(crossing, check, file) if file.is_file() else Found("error", "it is not there")
@@ -185,7 +189,7 @@ def _place(prepared: Prepared, path: str) -> Path:
 
 
 def _of_command(crossing: Crossing, check: Check, prepared: Prepared) -> Found:
-    scratch, tail = crossing.run.scratch / "check", _Tail()
+    scratch, said = crossing.run.scratch / "check", LastWords()
     remove_tree(scratch)
     scratch.mkdir()
     state = crossing.spec.state
@@ -196,7 +200,7 @@ def _of_command(crossing: Crossing, check: Check, prepared: Prepared) -> Found:
         lay_out(scratch, prepared, owner)
         request = container_request(crossing.store, crossing.run, state, prepared, {}, owner, scratch, read_only=True)
         watch = disk_watch(crossing.run, state.access.limits.disk)
-        ended = crossing.engine.run(request, tail, crossing.interrupts, watch)
+        ended = crossing.engine.run(request, said, crossing.interrupts, watch)
     except ExecutableMissingError as error:
         return Found("error", f"{error.what}: {error.why}")
     except ReplayError as error:
@@ -207,22 +211,8 @@ def _of_command(crossing: Crossing, check: Check, prepared: Prepared) -> Found:
         raise InterruptedRunError("interrupted", f"while {check.name!r} was checked")
     if ended.stopped:
         return Found("error", f"the command was ended: {ended.stopped}")
-    return Found("pass") if ended.exit_code == 0 else Found("fail", _told(ended.exit_code, tail.last_line()))
+    return Found("pass") if ended.exit_code == 0 else Found("fail", _told(ended.exit_code, said.line()))
 
 
 def _told(exit_code: int, line: str) -> str:
     return f"exit {exit_code}: {line}" if line else f"exit {exit_code}"
-
-
-class _Tail:
-    """The end of what a command prints, on either stream."""
-
-    def __init__(self) -> None:
-        self._kept = b""
-
-    def write(self, _stream: int, data: bytes) -> None:
-        self._kept = (self._kept + data)[-_TAIL:]
-
-    def last_line(self) -> str:
-        lines = [line.strip() for line in self._kept.decode(errors="replace").splitlines()]
-        return next((line for line in reversed(lines) if line), "")

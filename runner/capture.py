@@ -15,17 +15,20 @@ import msgspec
 
 from runner import __version__
 from runner.compare import check_installed, check_rule
+from runner.erased import refuse_erased
 from runner.errors import UsageError
 from runner.execute import job_owner
 from runner.layers import access, code, data, dependencies, env, host, image, params, schema, sources
 from runner.layers.dependencies import Locker
 from runner.state.digest import digest_value
 from runner.state.job import Job, JobStage, words_of
+from runner.state.moment import moment_text
 from runner.state.paths import STDOUT, covers, inside, is_marked
 from runner.state.spec import (
     Access,
     AccessSeen,
     Better,
+    Binding,
     Check,
     Contract,
     DataSeen,
@@ -54,6 +57,11 @@ class Captured(msgspec.Struct, frozen=True):
     spec: StateSpec
     secrets: dict[str, bytes]
 
+    def bound(self, binding: Binding) -> Captured:
+        """The same, held to a release."""
+        run = msgspec.structs.replace(self.spec.run, release=binding)
+        return Captured(msgspec.structs.replace(self.spec, run=run), self.secrets)
+
 
 def capture(
     workspace: Workspace,
@@ -65,10 +73,11 @@ def capture(
     *,
     relock: bool = False,
     as_of: str | None = None,
+    standing: StateSpec | None = None,
     now: datetime.datetime,
 ) -> Captured:
     """The state that the job would run under now, its files safe in the store. With `as_of`, packages are resolved
-    among those that the index had at that moment.
+    among those that the index had at that moment; the lock of `standing` stands where there is none.
 
     Raises `UsageError` for what a person must mend, `OutsideError` when the engine, the index or a
     registry fails.
@@ -86,15 +95,16 @@ def capture(
     secrets = access.read_secrets(job.secrets, root, os.environ)
     sources.refuse_telling(asked, secrets)
     parameters = params.observe(store, root, job.params)
-    data_found = [data.observe(store, root, path) for path in job.data]
-    model_found = [data.observe_model(store, root, path, named) for path, named in models_of(job).items()]
+    allow = partial(refuse_erased, store, workspace.specs)
+    data_found = [data.observe(store, root, path, allow) for path in job.data]
+    model_found = [data.observe_model(store, root, path, named, allow) for path, named in models_of(job).items()]
     found = image.observe(engine, store, root, job.image, job.entrypoint == "keep", say)
     probed = probe(engine, store.cache, found.id, job.python, interrupts) if job.python else None
     identity = digest_value(found.identity)
     # A lock of another moment is another lock.
     scope = digest_value([identity, as_of]) if as_of else identity
     locker = Locker(engine, found.id, scope, probed, job_owner(), interrupts, say, as_of) if probed else None
-    locked, locked_seen = dependencies.observe(store, root, job, probed, locker, relock)
+    locked, locked_seen = dependencies.observe(store, root, job, probed, locker, relock, standing)
     files = code.observe(root, set(owned_paths(workspace, job)))
     refuse_idle_marks(job, [file.path for file in files], [stage.name for stage in stages])
     state = State(
@@ -126,7 +136,7 @@ def capture(
     run = RunInfo(
         id=new_run_id(name, now),
         job=name,
-        created=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        created=moment_text(now),
         tool=ToolInfo(version=__version__),
         labels=tuple(sorted(set(job.labels))),
     )

@@ -7,7 +7,7 @@ go too; they can be made again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -33,10 +33,11 @@ class Garbage(msgspec.Struct, frozen=True):
     size: int
 
 
-def find_garbage(workspace: Workspace) -> Garbage:
-    """Call it with `store.collecting()` held, or for information only."""
+def find_garbage(workspace: Workspace, gone: Collection[str] = ()) -> Garbage:
+    """Without what the runs in `gone` need, as if they were forgotten. Call it with `store.collecting()` held, or for
+    information only."""
     store = workspace.store
-    kept = list(kept_runs(workspace))
+    kept = list(kept_runs(workspace, gone))
     needed = set(needed_blobs(store, kept))
     blobs = tuple(digest for digest in store.blobs.all() if digest not in needed)
     paths = (
@@ -58,13 +59,15 @@ def remove(store: Store, garbage: Garbage) -> None:
         store.blobs.discard(digest)
 
 
-def kept_runs(workspace: Workspace) -> Iterator[tuple[StateSpec, Record | None]]:
-    """Every run, finished or not.
+def kept_runs(workspace: Workspace, gone: Collection[str] = ()) -> Iterator[tuple[StateSpec, Record | None]]:
+    """Every run, finished or not, but those in `gone`.
 
     A spec or record that cannot be read ends the collection: what it needs is not known. Raises
     `ReplayError` naming it.
     """
     for run_id in workspace.run_ids():
+        if run_id in gone:
+            continue
         run = workspace.run(run_id)
         if run.has_spec():
             yield run.spec_and_record()

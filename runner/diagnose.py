@@ -17,7 +17,8 @@ from enum import StrEnum
 import msgspec
 
 from runner.diff import Change, Diff
-from runner.state.record import OutputVerdict, Verdict
+from runner.shown import few
+from runner.state.record import GOOD, OutputVerdict, Verdict
 
 _NAMED = 3
 _SHOWN = 60
@@ -103,20 +104,20 @@ def diagnose_replays(
 ) -> Diagnosis:
     """Why replays of one state are not what the original was. `host` are fields in which the machines differ, `access`
     is what the job had and has no longer."""
-    differing = [one.path for one in outputs if one.verdict not in (Verdict.IDENTICAL, Verdict.EQUIVALENT)]
+    differing = [one.path for one in outputs if one.verdict not in GOOD]
     if verdict is Verdict.NONDETERMINISTIC:
-        return _diagnosis([(Kind.NONDETERMINISM, f"replays of the one state disagree on {_listed(differing)}")])
+        return _diagnosis([(Kind.NONDETERMINISM, f"replays of the one state disagree on {few(differing, _NAMED)}")])
     if verdict not in (Verdict.DIVERGED, Verdict.FAILED):
         return Diagnosis()
     said = [(Kind.EXECUTION_STATE, line) for line in _layer("access", access)]
     agree = f"{replays} replays agree" if replays > 1 else "one replay was made"
     if host:
-        said.append((Kind.HOST, f"{agree}; the original was made on a host that differs in {_listed(host)}"))
+        said.append((Kind.HOST, f"{agree}; the original was made on a host that differs in {few(host, _NAMED)}"))
     if said:
         found = _diagnosis(said)
         renew = {NEXT[Kind.EXECUTION_STATE]: _RENEW}
         return msgspec.structs.replace(found, next=tuple(renew.get(line, line) for line in found.next))
-    where = f"on {_listed(differing)}" if differing else "on how the job ended"
+    where = f"on {few(differing, _NAMED)}" if differing else "on how the job ended"
     found = _diagnosis([(Kind.UNKNOWN, f"{agree} {where}, on a host like the original's, from the same state")])
     return msgspec.structs.replace(found, next=(_LOOK_OUTSIDE,))
 
@@ -137,8 +138,8 @@ def _execution_state(
 
 
 def _schema(finding: DataFinding) -> str:
-    moved = f"; besides, {_listed(finding.moved)}" if finding.moved else ""
-    return f"schema: {finding.path}: {_listed(finding.schema)}{moved}"
+    moved = f"; besides, {few(finding.moved, _NAMED)}" if finding.moved else ""
+    return f"schema: {finding.path}: {few(finding.schema, _NAMED)}{moved}"
 
 
 def _layer(name: str, changes: Sequence[Change]) -> Iterator[str]:
@@ -146,7 +147,7 @@ def _layer(name: str, changes: Sequence[Change]) -> Iterator[str]:
     if name == "access":
         yield from (f"access: {_told(one)}" for one in changes)
     elif changes:
-        yield f"{name}: {_listed([_told(one) for one in changes])}"
+        yield f"{name}: {few([_told(one) for one in changes], _NAMED)}"
 
 
 def _told(change: Change) -> str:
@@ -172,15 +173,15 @@ def _data(
         if one.unexamined:
             yield Kind.UNKNOWN, f"data: {one.path}: {one.unexamined}"
         elif one.moved and not one.schema:
-            yield Kind.DATA, f"data: {one.path}: {_listed(one.moved)}"
+            yield Kind.DATA, f"data: {one.path}: {few(one.moved, _NAMED)}"
         elif one in steady:
             yield Kind.DATA, f"data: {one.path}: values differ; schema and distributions are equal"
 
 
 def _same_state(found: Diff) -> Iterator[tuple[Kind, str]]:
-    names = _listed([change.name for change in found.outputs])
+    names = few([change.name for change in found.outputs], _NAMED)
     if found.host:
-        fields = _listed([change.name for change in found.host])
+        fields = few([change.name for change in found.host], _NAMED)
         yield Kind.HOST, f"the same state gave other bytes in {names}; the hosts differ in {fields}"
     else:
         yield Kind.NONDETERMINISM, f"the same state gave other bytes in {names}, on hosts that look alike"
@@ -193,8 +194,3 @@ def _diagnosis(said: Sequence[tuple[Kind, str]]) -> Diagnosis:
         evidence=tuple(line for kind in kinds for one, line in said if one is kind),
         next=tuple(NEXT[kind] for kind in kinds if kind in NEXT),
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more

@@ -13,7 +13,19 @@ from typing import Any
 import msgspec
 
 from runner.state.digest import digest_value
-from runner.state.spec import AccessSeen, Image, Observed, SecretSeen, SourceSeen, Stage, State, StateSpec, Wheel
+from runner.state.spec import (
+    AccessSeen,
+    Check,
+    Contract,
+    Image,
+    Observed,
+    SecretSeen,
+    SourceSeen,
+    Stage,
+    State,
+    StateSpec,
+    Wheel,
+)
 
 LAYERS = ("code", "params", "image", "dependencies", "env", "data", "schema", "model", "access", "host")
 STAGES = "stages."
@@ -47,8 +59,9 @@ class Side(msgspec.Struct, frozen=True):
 
 class Diff(msgspec.Struct, frozen=True):
     """`equal` is that of the state digests, where access was not seen to differ. `host` lists observations that differ,
-    which are no conditions; `outputs` those of which both runs have one that differs. `unknown` maps layers that could
-    not be looked at to why."""
+    which are no conditions; `contract` what the two declare otherwise, which moves no output but may move a verdict;
+    `outputs` those of which both runs have one that differs. `unknown` maps layers that could not be looked at to why.
+    """
 
     a: str
     b: str
@@ -57,13 +70,14 @@ class Diff(msgspec.Struct, frozen=True):
     host: tuple[Change, ...]
     outputs: tuple[Change, ...] = ()
     unknown: dict[str, str] = {}
+    contract: tuple[Change, ...] = ()
 
 
 def diff(a: Side, b: Side) -> Diff:
     """What differs between two states."""
     unknown = {**a.unknown, **b.unknown}
     changes = list(state_changes(a.spec.state, b.spec.state, a.code, b.code, a.spec.observed, b.spec.observed))
-    access = list(access_changes(a.spec.observed.access, b.spec.observed.access))
+    access = [*access_changes(a.spec.observed.access, b.spec.observed.access), *_unreadable(a.spec, b.spec)]
     return Diff(
         a=a.spec.run.id,
         b=b.spec.run.id,
@@ -72,7 +86,32 @@ def diff(a: Side, b: Side) -> Diff:
         host=tuple(_fields("host", a.spec.observed.host, b.spec.observed.host)),
         outputs=tuple(_mapping("outputs", a.outputs or {}, b.outputs or {}, shorten=True)) if b.outputs else (),
         unknown=unknown,
+        contract=tuple(contract_changes(a.spec.contract, b.spec.contract)),
     )
+
+
+def contract_changes(a: Contract, b: Contract) -> Iterator[Change]:
+    """An output or check that one of the two alone declares; of what both do, each setting that differs."""
+    for part, before, after in (("outputs", a.outputs, b.outputs), ("checks", _named(a.checks), _named(b.checks))):
+        for name in sorted(before.keys() | after.keys()):
+            old, new = before.get(name), after.get(name)
+            if old is None or new is None:
+                yield Change("contract", f"{part}.{name}", "declared" if old else None, "declared" if new else None)
+            else:
+                yield from _mapping("contract", *(_settings(one, f"{part}.{name}.") for one in (old, new)))
+    yield from _mapping("contract", *(flatten(one.metrics, "metrics.") for one in (a, b)))
+    if a.preprocessing != b.preprocessing:
+        yield Change("contract", "preprocessing", _text(a.preprocessing), _text(b.preprocessing))
+
+
+def _named(checks: Iterable[Check]) -> dict[str, Check]:
+    return {check.name: check for check in checks}
+
+
+def _settings(declared: msgspec.Struct, prefix: str) -> dict[str, str]:
+    """What is left at its default stands beside what is not, and what is absent or empty is left out."""
+    values = {name: msgspec.to_builtins(value) for name, value in msgspec.structs.asdict(declared).items()}
+    return flatten({name: value for name, value in values.items() if value not in (None, (), [], {})}, prefix)
 
 
 def state_changes(
@@ -104,6 +143,14 @@ def access_changes(a: AccessSeen, b: AccessSeen) -> Iterator[Change]:
         other = now.get(source.uri)
         if other and other.reachable != source.reachable:
             yield Change("access", source.uri, source_words(source), source_words(other))
+
+
+def _unreadable(a: StateSpec, b: StateSpec) -> Iterator[Change]:
+    """Secrets that both need, and that could be read for one only."""
+    before, after = a.observed.access.secrets, b.observed.access.secrets
+    for name in sorted({*a.state.secrets} & {*b.state.secrets} & (before.keys() ^ after.keys())):
+        then, now = (_secret_words(side[name]) if name in side else None for side in (before, after))
+        yield Change("access", name, then, now, "the credential cannot be read")
 
 
 def _secret_words(secret: SecretSeen) -> str:

@@ -119,6 +119,20 @@ def _workfile(root: Path) -> Iterator[Finding]:
         yield Finding(WORKFILE, "missing", f"{error.what}: {error.why}", error.next or "correct the file")
         return
     yield Finding(WORKFILE, "ok", f"jobs: {', '.join(sorted(jobs))}")
+    from runner.lacking import lacking
+
+    engine = _connected()
+    for name, job in sorted(jobs.items()):
+        for lack in lacking(root, job, engine):
+            why = f"{lack.what}: {lack.why}" if lack.why else lack.what
+            yield Finding(f"job {name}", "warning", why, lack.next or f"correct {WORKFILE}")
+
+
+def _connected() -> containers.Engine | None:
+    try:
+        return containers.connect()
+    except ReplayError:
+        return None
 
 
 _CHECKS: tuple[Callable[[Path, Path | None], Iterator[Finding]], ...] = (_python, _engine, _programs, _workspace)

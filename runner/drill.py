@@ -14,12 +14,12 @@ from typing import Any
 import msgspec
 from packaging.version import Version
 
-from runner.bisect import Problem
+from runner.bisect import Cause, Found, Problem
 from runner.bisect.model import Items
 from runner.capture import owned_paths
 from runner.diff import Change
 from runner.errors import ReplayError, TamperedError, UsageError
-from runner.hybrid import Between, Hybrid, is_package
+from runner.hybrid import Between, Hybrid, fits_python, for_python, is_package, platforms
 from runner.layers import code, data, dependencies
 from runner.stages import job_of_stage
 from runner.state.digest import Digest, digest_bytes
@@ -28,23 +28,30 @@ from runner.state.spec import Wheel
 from runner.tools import git
 from runner.workspace import Workspace
 
+HELD = "releases that the store holds"
+
 Replaced = Callable[[Hybrid, Items], Hybrid]
-Releases = Callable[[Wheel], Sequence[str]]
-"""All releases of a package, where an index may be asked and has that very wheel; else none."""
+Releases = Callable[[Wheel, Sequence[str]], tuple[Sequence[str], bool]]
+"""All releases of a package, where an index may be asked and has that very wheel; else those given, which the store
+has. And whether it was an index that said so."""
 
 
 class Drill(msgspec.Struct, frozen=True):
     """The parts of one change. `replaced` gives a bad state with only some of them; an ordered drill has a first bad
-    one."""
+    one. `among` says where the parts come from, if there may be more elsewhere; `by` how it was taken apart, if there
+    is another way."""
 
     change: Change
     names: tuple[str, ...]
     ordered: bool
     replaced: Replaced
+    among: str = ""
+    by: str = ""
 
     @property
     def key(self) -> str:
-        return f"{self.change.layer} {self.change.name}"
+        """What lines of a log name it by: their numbers are those of its parts, and of no others'."""
+        return " ".join(filter(None, (self.change.layer, self.change.name, self.among, self.by)))
 
     @property
     def problem(self) -> Problem:
@@ -52,6 +59,14 @@ class Drill(msgspec.Struct, frozen=True):
             frozenset({item - 1}) if self.ordered and item else frozenset[int]() for item in range(len(self.names))
         ]
         return Problem(tuple(needs))
+
+    @property
+    def known(self) -> Found | None:
+        """The only part is the change itself, and is proven with it."""
+        if len(self.names) > 1:
+            return None
+        part = frozenset({0})
+        return Found((Cause((part,), frozenset(), part, (frozenset(),), proven=True),), proven=True)
 
 
 def drill_of(workspace: Workspace, between: Between, change: Change, releases: Releases) -> Drill | None:
@@ -91,7 +106,7 @@ def _by_commit(workspace: Workspace, between: Between, change: Change) -> Drill 
         return msgspec.structs.replace(bad, state=msgspec.structs.replace(bad.state, code=digest))
 
     names = tuple(f"{commit[:12]} {git.subject(workspace.root, commit)}" for commit in commits)
-    return Drill(change, names, True, replaced)
+    return Drill(change, names, True, replaced, by="by commit")
 
 
 def code_at(workspace: Workspace, commit: str, job: str) -> Digest:
@@ -148,27 +163,40 @@ def _by_data_file(workspace: Workspace, between: Between, change: Change) -> Dri
 
 
 def _by_release(workspace: Workspace, between: Between, change: Change, releases: Releases) -> Drill | None:
-    """Those after the good one up to the bad one; pre-releases are left out."""
+    """Those after the good one up to the bad one; pre-releases are left out. Of an index, where it may be asked; else
+    those of which the store has a wheel."""
     old, new = ({one.name: one for one in side.state.dependencies.locked or ()} for side in (between.good, between.bad))
     if change.name not in old or change.name not in new:
         return None
-    first, last = Version(old[change.name].version), Version(new[change.name].version)
-    listed = releases(new[change.name])
-    names = tuple(str(one) for one in sorted({*map(Version, listed), last}) if first < one <= last)
-    if not listed or not names:
+    wheel, python = new[change.name], between.bad.state.dependencies.python or ""
+    first, last = Version(old[change.name].version), Version(wheel.version)
+    held = {
+        str(Version(one.version)): one
+        for one in dependencies.wheels_at_hand(workspace.store)
+        if one.name == change.name and fits_python(one.wheel, python) and platforms(one.wheel) & platforms(wheel.wheel)
+    }
+    listed, by_index = releases(wheel, list(held))
+    found = sorted({*map(Version, listed), last})
+    names = tuple(str(one) for one in found if first < one <= last and (one == last or not one.is_prerelease))
+    if not names or not (by_index or names[1:]):
         return None
+    ends = {-1: for_python(old[change.name], python, between.for_other), len(names) - 1: wheel}
 
     def replaced(bad: Hybrid, taken: Items) -> Hybrid:
-        from runner.tools import pip
-
-        with tempfile.TemporaryDirectory(prefix="replay-release-", dir=workspace.store.tmp) as folder:
-            file = pip.download_release(change.name, names[max(taken)], new[change.name].wheel, Path(folder))
-            wheel = dependencies.keep_wheel(workspace.store, file)
-        wheels = (wheel if one.name == change.name else one for one in bad.state.dependencies.locked or ())
+        at = max(taken, default=-1)
+        release = ends.get(at) or held.get(names[at]) or _fetched(workspace, change.name, names[at], wheel)
+        wheels = (release if one.name == change.name else one for one in bad.state.dependencies.locked or ())
         locked = msgspec.structs.replace(bad.state.dependencies, locked=tuple(wheels))
         return msgspec.structs.replace(bad, state=msgspec.structs.replace(bad.state, dependencies=locked))
 
-    return Drill(change, names, True, replaced)
+    return Drill(change, names, True, replaced, "" if by_index else HELD)
+
+
+def _fetched(workspace: Workspace, name: str, version: str, like: Wheel) -> Wheel:
+    from runner.tools import pip
+
+    with tempfile.TemporaryDirectory(prefix="replay-release-", dir=workspace.store.tmp) as folder:
+        return dependencies.keep_wheel(workspace.store, pip.download_release(name, version, like.wheel, Path(folder)))
 
 
 # --- files ----------------------------------------------------------------------------------------------------
@@ -176,11 +204,9 @@ def _by_release(workspace: Workspace, between: Between, change: Change, releases
 
 def _by_file(
     change: Change, sides: Sequence[Mapping[str, Any]], replaced_by: Callable[[Hybrid, Sequence[Any]], Hybrid]
-) -> Drill | None:
+) -> Drill:
     good, bad = sides
     names = [path for path in sorted(good.keys() | bad.keys()) if good.get(path) != bad.get(path)]
-    if len(names) < 2:
-        return None
 
     def replaced(state: Hybrid, taken: Items) -> Hybrid:
         new = {names[item] for item in taken}

@@ -6,6 +6,7 @@ Anything else that escapes is an error of this tool's own (exit code 70).
 from __future__ import annotations
 
 import errno
+import os
 from enum import IntEnum
 
 
@@ -52,6 +53,10 @@ def _cut(line: str) -> str:
     return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} … {line[-LONGEST_LINE // 2 :]}"
 
 
+class ReplayWarning(UserWarning):
+    """Something that the user must be told, and that stops nothing."""
+
+
 class UsageError(ReplayError):
     """The command line or a file written by a person is wrong."""
 
@@ -74,10 +79,18 @@ class TamperedError(ReplayError):
     code = Exit.TAMPERED
 
 
+class LostError(TamperedError):
+    """A blob that was recorded is no longer in the store: nothing says that anybody changed it."""
+
+
 class RefusedError(ReplayError):
     """Policy forbids it."""
 
     code = Exit.REFUSED
+
+
+class ConsentError(RefusedError):
+    """Nobody allowed that a stranger's spec runs here; they still can."""
 
 
 class OutsideError(ReplayError):
@@ -94,5 +107,9 @@ class InterruptedRunError(ReplayError):
 
 def disk_error(error: OSError, doing: str) -> OutsideError:
     """The user's view of an `OSError` met while `doing` something."""
-    next_step = _DISK_NEXT.get(error.errno or 0) or (f"look at {error.filename}" if error.filename else "")
+    place = str(error.filename or "")
+    if error.errno == errno.ENOENT and os.path.dirname(place):  # the file itself may be one for the time being
+        next_step = f"see that there is a folder {os.path.dirname(place)}"
+    else:
+        next_step = _DISK_NEXT.get(error.errno or 0) or (f"look at {place}" if place else "")
     return OutsideError(f"cannot {doing}", error.strerror or str(error), next_step)

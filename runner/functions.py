@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from runner.shown import few
+
 MODULE_LEVEL = "module level"
 _MOST_BYTES = 1 << 20
 _NAMED = 5
@@ -26,7 +28,7 @@ class FunctionChanges(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         kinds = (("changed", self.changed), ("added", self.added), ("removed", self.removed))
-        return "; ".join(f"{_listed(names)} {kind}" for kind, names in kinds if names) or "no function changed"
+        return "; ".join(f"{few(names, _NAMED)} {kind}" for kind, names in kinds if names) or "no function changed"
 
 
 def function_changes(before: bytes, after: bytes) -> FunctionChanges | None:
@@ -71,8 +73,3 @@ def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
 
 def _is_text(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more

@@ -1,68 +1,68 @@
-"""History: runs of the same job that were recorded between a good one and a bad one. Looking at them runs nothing."""
+"""History: recorded runs of a job whose state lies between a good one and a bad one: each of their changes is one of
+those between the two, carried whole. They tell a search where to look first. Looking at them runs nothing.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import msgspec
 
-from runner.bisect.model import Outcome
-from runner.errors import ReplayError
-from runner.judge import Judge
+from runner.bisect.model import Items, Outcome
+from runner.diff import state_changes
+from runner.errors import ReplayError, UsageError
+from runner.hybrid import key_of
+from runner.judge import Judge, Judged
+from runner.state.spec import StateSpec, state_digest
 from runner.store.index import Row, rows
-from runner.store.runs import Run
+from runner.store.runs import TRIAL, Run
+from runner.suspects import Setup, finished
 from runner.workspace import Workspace
 
 
-class Turn(msgspec.Struct, frozen=True):
-    """The last good run before the first bad one that a walk between the two finds, and how many lay between them."""
+class Past(msgspec.Struct, frozen=True):
+    """A recorded run that is a trial of the problem, and how it came out."""
 
-    good: Run
-    bad: Run
-    between: int = 0
-
-
-def turn(workspace: Workspace, good: Run, bad: Run, judge: Judge) -> Turn:
-    """Halving what lies between; what cannot be told, or cannot be read any more, is passed over."""
-    listed = [workspace.run(row.run_id) for row in _between(workspace, good, bad)]
-    runs = [good, *listed, bad]
-    low, high = 0, len(runs) - 1
-    passed: set[int] = set()
-    while places := [place for place in range(low + 1, high) if place not in passed]:
-        middle = min(places, key=lambda place: abs(2 * place - low - high))
-        outcome = _judged(runs[middle], judge)
-        if outcome is Outcome.GOOD:
-            low = middle
-        elif outcome is Outcome.BAD:
-            high = middle
-        else:
-            passed.add(middle)
-    return Turn(runs[low], runs[high], len(listed))
+    run: Run
+    state: str
+    items: Items
+    judged: Judged
 
 
-def _between(workspace: Workspace, good: Run, bad: Run) -> list[Row]:
-    first, last = good.spec().run, bad.spec().run
-    if first.job != last.job:
+def past(workspace: Workspace, setup: Setup, judge: Judge) -> Iterator[Past]:
+    """What cannot be told or read any more is passed over, and so is what came out as neither of the two did: another
+    change may have moved it."""
+    for row in _listed(workspace, setup):
+        with contextlib.suppress(ReplayError):
+            run = workspace.run(row.run_id)
+            spec, record = finished(run)
+            items = _taken(setup, spec)
+            judged = judge(run, record) if items else None
+            if items and judged and judged.outcome is not Outcome.UNRESOLVED and not judged.note:
+                yield Past(run, spec.digest, items, judged)
+
+
+def _listed(workspace: Workspace, setup: Setup) -> list[Row]:
+    good, bad = setup.between.good, setup.between.bad
+    if good.run.job != bad.run.job:
         return []
     known = rows(workspace.store.folder / "index.sqlite", workspace.run_ids(), workspace.run)
-    own = [row for row in known if row.job == first.job and not row.replay_of and "bisect" not in row.labels]
-    ordered = sorted(own, key=lambda row: (row.created, _written(workspace.run(row.run_id)), row.run_id))
-    places = {row.run_id: place for place, row in enumerate(ordered)}
-    if good.id not in places or bad.id not in places:
-        return []
-    between = ordered[places[good.id] + 1 : places[bad.id]]
-    return [row for row in between if row.outcome in ("ok", "failed")]
+    own = [row for row in known if row.job == good.run.job and not row.replay_of and TRIAL not in row.labels]
+    return [row for row in own if row.outcome in ("ok", "failed") and row.state_digest not in (good.digest, bad.digest)]
 
 
-def _written(run: Run) -> int:
-    """Runs of one second are told apart by when their specs were written here."""
+def _taken(setup: Setup, spec: StateSpec) -> Items | None:
+    """What it took from the bad state; None if it is of no state between the two."""
+    between = setup.between
+    good = between.good
+    changed = set(map(key_of, state_changes(good.state, spec.state, None, None, good.observed, spec.observed)))
+    places = {number for number, change in enumerate(between.changes) if key_of(change) in changed}
+    items = frozenset(item for item, members in enumerate(setup.blocks.members) if members <= places)
+    if not items or not setup.problem.is_closed(items):
+        return None
+    taken = frozenset[int]().union(*(setup.blocks.members[item] for item in items))
     try:
-        return (run.folder / "spec.yaml").stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
-def _judged(run: Run, judge: Judge) -> Outcome:
-    try:
-        record = run.record()
-        return judge(run, record).outcome if record else Outcome.UNRESOLVED
-    except ReplayError:
-        return Outcome.UNRESOLVED
+        return items if state_digest(between.hybrid(taken).state) == spec.digest else None
+    except UsageError:
+        return None

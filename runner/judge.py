@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,16 +18,16 @@ import msgspec
 
 from runner.bisect.model import Outcome
 from runner.compare import compare_outputs
-from runner.errors import ReplayError, UsageError
+from runner.errors import ReplayError, TamperedError, UsageError
+from runner.shown import few
 from runner.state.digest import Digest
-from runner.state.paths import covers
-from runner.state.record import Output, Record, Verdict
+from runner.state.paths import covers, is_below
+from runner.state.record import GOOD, Output, Record
 from runner.state.spec import OutputRule
 from runner.store.blobs import copy_out
 from runner.store.runs import Run
 from runner.store.store import Store
 
-_SAME = (Verdict.IDENTICAL, Verdict.EQUIVALENT)
 _THRESHOLD = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*(\S+)\s*")
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -39,16 +39,20 @@ _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
 }
 _MOST_READ = 1 << 20
 _SHOWN = 60
+_MOST_NAMED = 8
 _PROGRAM_SKIPS = 125
+_NOT_FOUND = 127
 
 
 class Wanted(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How the person wants it judged: by a command, a metric with its threshold, one output, or all outputs."""
+    """How the person wants it judged: by a command, a metric with its threshold, one output, or all outputs. `files`
+    are those that the command names, by their digests: with another content it is another judge."""
 
     command: str | None = None
     metric: str | None = None
     good: str | None = None
     output: str | None = None
+    files: Mapping[str, str] = {}
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -104,24 +108,29 @@ class _ByOutputs:
 
     def __call__(self, run: Run, record: Record) -> Judged:
         good, bad = self._ends.good_record, self._ends.bad_record
-        shown = self._teller(self._outputs(record)) or _ended(run, record)
         if not _ended_alike(record, good) and not _ended_alike(record, bad):
             return Judged(Outcome.UNRESOLVED, _ended(run, record))
         if not _ended_alike(record, good):
             alike = _last_words(run) == _last_words(self._ends.bad)
             return Judged(Outcome.BAD if alike else Outcome.UNRESOLVED, _ended(run, record))
         if self._same(good, record):
-            return Judged(Outcome.GOOD, shown)
+            return Judged(Outcome.GOOD, self._teller(self._outputs(record)) or _ended(run, record))
+        shown = self._telling(self._outputs(record)) or _ended(run, record)
         if _ended_alike(bad, good) and self._same(bad, record):
             return Judged(Outcome.BAD, shown)
         return Judged(Outcome.BAD, shown, "neither good's nor bad's")
+
+    def _telling(self, outputs: Mapping[str, Output]) -> str:
+        """The value by which the two ends are told apart; where that is good's, the first one that is not."""
+        good, shown = self._outputs(self._ends.good_record), self._teller(outputs)
+        return shown if shown != self._teller(good) else _teller(self._ends.store, good, outputs)(outputs)
 
     def _same(self, one: Record, other: Record) -> bool:
         found = compare_outputs(
             self._outputs(one), self._outputs(other), self._ends.rules, self._ends.store.blobs.verified
         )
         problems = [sorted((p.path, p.problem, p.masked or "") for p in record.problems) for record in (one, other)]
-        return all(verdict.verdict in _SAME for verdict in found) and problems[0] == problems[1]
+        return all(verdict.verdict in GOOD for verdict in found) and problems[0] == problems[1]
 
     def _outputs(self, record: Record) -> dict[str, Output]:
         wanted = self._only
@@ -169,7 +178,12 @@ def _teller(
         lines = before.splitlines(), after.splitlines()
         differing = [at for at in range(min(map(len, lines))) if lines[0][at] != lines[1][at]]
         return lambda outputs, path=path, at=(differing or [0])[0]: _line(store, outputs, path, at)  # type: ignore[misc]
-    return lambda outputs: " ".join(f"{path} {one.sha256[7:15]}" for path, one in sorted(outputs.items())[:1])
+    moved = [path for path in sorted(good.keys() & bad.keys()) if good[path].sha256 != bad[path].sha256]
+    return lambda outputs: _digest(outputs, moved or sorted(outputs))
+
+
+def _digest(outputs: Mapping[str, Output], paths: Sequence[str]) -> str:
+    return next((f"{path} {outputs[path].sha256[7:15]}" for path in paths if path in outputs), "")
 
 
 def _value(store: Store, outputs: Mapping[str, Output], path: str, key: str) -> str:
@@ -227,21 +241,50 @@ class _ByMetric:
         except (TypeError, ValueError):
             raise UsageError(f"--good: {good!r} is no threshold", next="write it like '>= 0.9'") from None
         self._ends = ends
+        self._refuse_unless_there()
+
+    def _refuse_unless_there(self) -> None:
+        """A number that neither end has can tell nothing."""
+        sides = [self._values(record) for record in (self._ends.good_record, self._ends.bad_record)]
+        if any(_number(side.get(self._key)) is not None for side in sides if side is not None):
+            return
+        if all(side is None for side in sides):
+            records = (self._ends.good_record, self._ends.bad_record)
+            there = few(sorted({one.path for record in records for one in record.outputs}), _MOST_NAMED)
+            raise UsageError(
+                f"--metric: neither run has the output {self._path}",
+                f"they have {there}" if there else "they have no outputs",
+                "`replay outputs RUN` lists what there is",
+            )
+        keys = {key for side in sides for key, value in (side or {}).items() if _number(value) is not None}
+        numbers = few(sorted(keys), _MOST_NAMED)
+        raise UsageError(
+            f"--metric: {self._path} has no number {self._key} in either run",
+            f"it has {numbers}" if numbers else "it is no JSON, or has no number",
+            "FILE:KEY with one of these; of nested ones the dotted key" if numbers else "judge by --output or --judge",
+        )
+
+    def _values(self, record: Record) -> Mapping[str, str] | None:
+        """Those of the file; None where a run does not have it."""
+        output = next((one for one in record.outputs if one.path == self._path), None)
+        return _flat(_text(self._ends.store, output)) if output else None
 
     def __call__(self, run: Run, record: Record) -> Judged:
-        outputs = {one.path: one for one in record.outputs}
-        text = _text(self._ends.store, outputs[self._path]) if self._path in outputs else None
-        found = _flat(text).get(self._key)
-        try:
-            value = float(found) if found is not None else None
-        except ValueError:
-            value = None
+        found = (self._values(record) or {}).get(self._key)
+        value = _number(found)
         if value is None:
             alike = not record.ok and _ended_alike(record, self._ends.bad_record)
             alike = alike and _last_words(run) == _last_words(self._ends.bad)
             return Judged(Outcome.BAD if alike else Outcome.UNRESOLVED, f"{self._path} has no number {self._key}")
         good = self._compare(value, self._threshold)
         return Judged(Outcome.GOOD if good else Outcome.BAD, _cut(f"{self._path} {self._key} {found}"))
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text is not None else None
+    except ValueError:
+        return None
 
 
 # --- by a command ----------------------------------------------------------------------------------------------
@@ -260,15 +303,20 @@ class _ByCommand:
 
         with tempfile.TemporaryDirectory(prefix="replay-judge-") as folder:
             for output in record.outputs:
+                if not is_below(output.path):
+                    raise TamperedError(f"the record of {run.id} is none", f"its output {output.path!r} leads outside")
                 place = Path(folder) / output.path
                 place.parent.mkdir(parents=True, exist_ok=True)
                 copy_out(self._ends.store.blobs.verified(Digest(output.sha256)), place, 0o644)
             facts = {"REPLAY_RUN": run.id, "REPLAY_EXIT_CODE": str(record.outcome.exit_code)}
             code = self._run_program(self._command, Path(folder), facts)
         if code < 0 or code > _PROGRAM_SKIPS:
+            hint = (
+                "; it runs among the outputs, so name a file of yours by its whole path" if code == _NOT_FOUND else ""
+            )
             raise UsageError(
                 f"the judge stopped the bisect with exit status {code}",
-                f"{self._command} looked at {run.id}",
+                f"{self._command} looked at {run.id}{hint}",
                 "0 is good, 1 to 124 bad, 125 cannot be told; mend it, then `replay bisect resume`",
             )
         outcome = Outcome.GOOD if code == 0 else Outcome.UNRESOLVED if code == _PROGRAM_SKIPS else Outcome.BAD

@@ -6,6 +6,7 @@ the two can be shown as they were interleaved, and a line `<seconds> s <name>` w
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -122,12 +123,14 @@ class LogWriter:
 
 
 def read_log(folder: Path) -> Iterator[tuple[int, bytes]]:
-    """The pieces of both streams in the order in which they came; what a cut-off run left is given too. Where a stage
-    begins, its name is given as a piece of `STAGE`."""
-    if not (folder / "stdout").is_file() or not (folder / "stderr").is_file():
-        return
-    with (folder / "stdout").open("rb") as out, (folder / "stderr").open("rb") as err:
-        files = {b"o": (STDOUT, out), b"e": (STDERR, err)}
+    """The pieces of both streams in the order in which they came; what a cut-off run left is given too, and the
+    stream that is left where the other was erased. Where a stage begins, its name is given as a piece of `STAGE`."""
+    with contextlib.ExitStack() as opened:
+        files = {
+            _LETTERS[stream].encode(): (stream, opened.enter_context((folder / name).open("rb")))
+            for stream, name in _FILES.items()
+            if (folder / name).is_file()
+        }
         order = folder / "order"
         for line in order.open("rb") if order.is_file() else ():
             parts = line.split()

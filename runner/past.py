@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runner.errors import UsageError
+from runner.state.moment import moment_text
 from runner.tools import git
 from runner.workspace import Workspace
 
@@ -50,14 +51,15 @@ def _share_data(here: Path, there: Path) -> None:
         place.symlink_to(cache, target_is_directory=True)
 
 
-def end_of(day: str) -> str:
-    """The moment, in UTC, that a day ends, or the one given. Raises `UsageError` for what is neither."""
+def end_of(day: str, now: datetime.datetime) -> str:
+    """The moment, in UTC, that a day ends, or the one given. Raises `UsageError` for what is neither, or has yet to
+    begin."""
     try:
-        if len(day) == len("2026-11-20"):
-            moment = datetime.datetime.fromisoformat(day).replace(tzinfo=datetime.UTC) + datetime.timedelta(days=1)
-        else:
-            moment = datetime.datetime.fromisoformat(day)
-            moment = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+        given = datetime.datetime.fromisoformat(day)
     except ValueError:
         raise UsageError(f"--as-of: {day!r} is no date", next="write it like 2026-11-20") from None
-    return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    moment = given if given.tzinfo else given.replace(tzinfo=datetime.UTC)
+    if moment > now:
+        raise UsageError(f"--as-of: {day} has yet to come", "nobody knows the index of that day", "name a past day")
+    whole_day = len(day) == len("2026-11-20")
+    return moment_text(moment.astimezone(datetime.UTC) + datetime.timedelta(days=whole_day))

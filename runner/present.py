@@ -13,7 +13,6 @@ import msgspec
 
 from runner import __version__
 from runner.capture import command_of, contract_of, contract_outputs, models_of, owned_paths, stages_of
-from runner.errors import OutsideError
 from runner.layers import access, code, data, dependencies, env, host, image, params, sources
 from runner.stages import job_of_stage
 from runner.state.digest import digest_bytes, digest_value
@@ -27,13 +26,14 @@ from runner.state.spec import (
     ImageSeen,
     Observed,
     RunInfo,
+    SecretSeen,
     State,
     StateSpec,
     ToolInfo,
     state_digest,
 )
 from runner.tools import git
-from runner.tools.containers import Engine, EngineImage, connect
+from runner.tools.containers import Engine, EngineImage, connect_if_any
 from runner.tools.probe import probed_before
 from runner.workspace import Workspace
 
@@ -49,8 +49,8 @@ class Present(msgspec.Struct, frozen=True):
     unknown: dict[str, str]
 
 
-def look(workspace: Workspace, then: StateSpec) -> Present:
-    """The state that the job of a recorded run would have now.
+def look(workspace: Workspace, then: StateSpec, *, held: bool = False) -> Present:
+    """The state that the job of a recorded run would have now, or would if it were `held` to that run.
 
     Raises `UsageError` where the job is no longer declared, or could not be run as things are.
     """
@@ -59,9 +59,9 @@ def look(workspace: Workspace, then: StateSpec) -> Present:
     root, limits = workspace.root, access.limits(job.limits)
     outputs = contract_outputs(job)
     stages = stages_of(workspace, then.run.job, job, outputs)
-    engine = _engine()
+    engine = connect_if_any()
     found = _image(engine, workspace, job, then, unknown)
-    locked = _dependencies(workspace, job, found, then, unknown)
+    locked = _dependencies(workspace, job, found, then, held, unknown)
     files = code.observe(root, set(owned_paths(workspace, job)))
     state = State(
         command=command_of(job),
@@ -89,13 +89,6 @@ def look(workspace: Workspace, then: StateSpec) -> Present:
     return Present(spec, files, unknown)
 
 
-def _engine() -> Engine | None:
-    try:
-        return connect()
-    except OutsideError:
-        return None
-
-
 def _image(
     engine: Engine | None, workspace: Workspace, job: Job, then: StateSpec, unknown: dict[str, str]
 ) -> EngineImage | None:
@@ -109,7 +102,7 @@ def _image(
 
 
 def _dependencies(
-    workspace: Workspace, job: Job, found: EngineImage | None, then: StateSpec, unknown: dict[str, str]
+    workspace: Workspace, job: Job, found: EngineImage | None, then: StateSpec, held: bool, unknown: dict[str, str]
 ) -> Dependencies:
     if found is None:
         unknown["dependencies"] = "they are those of an image that could not be looked at"
@@ -119,7 +112,8 @@ def _dependencies(
         unknown["dependencies"] = "the image's Python was never looked at; a run would start it once"
         return then.state.dependencies
     identity = digest_value(image.identity_of(found, job.entrypoint == "keep"))
-    known = dependencies.at_hand(workspace.store, workspace.root, job, probed, identity)
+    standing = then if held else None
+    known = dependencies.at_hand(workspace.store, workspace.root, job, probed, identity, standing)
     if known is None:
         unknown["dependencies"] = f"{job.dependencies} has no lock for this image; a run would resolve it anew"
         return then.state.dependencies
@@ -127,11 +121,13 @@ def _dependencies(
 
 
 def _access(workspace: Workspace, job: Job) -> AccessSeen:
-    """Secrets that cannot be read here have no fingerprint; neither has any in a store that never made one."""
+    """Secrets that cannot be read here are left out. In a store that never made a key, none has a fingerprint."""
     secrets = sources.readable(job.secrets, workspace.root, os.environ)
     key = workspace.store.known_key()
     return AccessSeen(
-        access.seen(job.secrets, secrets, key) if key else {},
+        access.seen(job.secrets, secrets, key)
+        if key
+        else {name: SecretSeen(job.secrets[name], "") for name in secrets},
         sources.observe(workspace.root, sources.declared(job), secrets),
     )
 

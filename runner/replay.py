@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from runner import __version__
-from runner.compare import Printed, Prober, check_installed, compare_outputs, not_probed
+from runner import __version__, supply
+from runner.compare import Printed, Prober, check_installed, compare_outputs, not_probed, rule_for
 from runner.diagnose import Diagnosis, diagnose_replays
 from runner.diff import Change, access_changes
+from runner.erased import erased_of
 from runner.errors import InterruptedRunError, RefusedError, TamperedError, UsageError
 from runner.execute import Executed
 from runner.layers import access, host, sources
@@ -28,18 +30,19 @@ from runner.run import (
     collect_outputs,
     conclude,
     ending,
-    make_plan,
-    now_text,
-    rebuild_for,
+    new_run,
     record_of,
     refuse_damaged,
     refuse_if_interrupted,
     run_rebuilt,
     starting,
     sweep,
+    write_spec,
 )
 from runner.state.digest import Digest
+from runner.state.moment import moment_text, now_text
 from runner.state.record import (
+    GOOD,
     CheckResult,
     Outcome,
     Output,
@@ -50,8 +53,20 @@ from runner.state.record import (
     Verdict,
     worst,
 )
-from runner.state.spec import AccessSeen, HostSeen, Observed, OutputRule, RunInfo, StateSpec, ToolInfo
-from runner.store.runs import Run, new_run_id
+from runner.state.spec import (
+    AccessSeen,
+    HostSeen,
+    Observed,
+    OutputRule,
+    RunInfo,
+    StateSpec,
+    ToolInfo,
+    state_digest,
+)
+from runner.store.runs import VARIED, Run, new_run_id
+
+if TYPE_CHECKING:
+    from runner.varied import Varied
 
 
 class Original(msgspec.Struct, frozen=True):
@@ -78,6 +93,12 @@ def original_of(run: Run) -> Original:
             "it has a spec and no record, so there is nothing to compare a replay with",
             f"record it anew: `replay run {spec.run.job}`",
         )
+    if record.outcome.ending == "refused":
+        raise UsageError(
+            f"{run.id} was refused {record.outcome.detail}",
+            "it never ran, so there is nothing to compare a replay with",
+            f"`replay show {run.id}` tells what deviates",
+        )
     if record.outcome.ending == "interrupted":
         raise UsageError(
             f"{run.id} was interrupted, so its outputs are not those of its state",
@@ -86,14 +107,18 @@ def original_of(run: Run) -> Original:
     return Original(spec, record)
 
 
-def replay(session: Session, original: Original, times: int | None) -> list[Replayed]:
+Vary = Callable[[Session, StateSpec], "Varied | None"]
+"""What state is to be run in the place of a recorded one; None for the recorded one itself."""
+
+
+def replay(session: Session, original: Original, times: int | None, vary: Vary | None = None) -> list[Replayed]:
     """Replay `times` times; by default once, and once more if that differs, to tell whether it is
     reproducible. The verdict over all is `overall`."""
     check_installed((output.path for output in original.record.every_output), original.spec.contract.outputs)
-    done = [replay_once(session, original)]
+    done = [replay_once(session, original, vary)]
     wanted = times or (1 if _good(done[0]) else 2)
     while len(done) < wanted:
-        done.append(replay_once(session, original))
+        done.append(replay_once(session, original, vary))
     return done
 
 
@@ -128,20 +153,32 @@ def diagnosis(original: Original, done: Sequence[Replayed], result: ReplayResult
     return diagnose_replays(result.outputs, result.verdict, len(done), hosts, _telling_access(original.spec, now))
 
 
-def replay_once(session: Session, original: Original) -> Replayed:
-    """Rebuild the state, run it, compare its outputs with the original's, and record all that."""
+def notes_beside(original: Original, done: Sequence[Replayed], result: ReplayResult, why: Diagnosis) -> tuple[str, ...]:
+    """The notes of replays but those of which the diagnosis tells as well."""
+    if not any(line.startswith("access: ") for line in why.evidence):
+        return result.notes
+    told = set(map(_access_words, _telling_access(original.spec, done[-1].spec.observed)))
+    return tuple(note for note in result.notes if note not in told)
+
+
+def replay_once(session: Session, original: Original, vary: Vary | None = None) -> Replayed:
+    """Rebuild the state, run it, compare its outputs with the original's, and record all that. A state that was varied
+    is recorded as a run of its own: it is no replay of the original, though it is compared with it."""
     store = session.workspace.store
     secrets = _secrets(session, original.spec)
     sweep(session)
     with store.adding():
         spec = _spec_of_replay(session, original.spec, secrets)
+        varied = vary(session, original.spec) if vary else None
+        if varied:
+            spec = _spec_of_varied(spec, varied)
         for change in access_changes(original.spec.observed.access, spec.observed.access):
             session.say(_access_words(change))
-        run = session.workspace.run(spec.run.id)
+        run = new_run(session, spec.run.id)
         run.begin()
         with starting(run):
-            spec_bytes = run.write_spec(spec)
-            rebuilt = rebuild_for(session, make_plan(session, spec), run)
+            spec_bytes = write_spec(run, spec)
+            rebuilt = supply.rebuild_supplied(session, spec, run)
             refuse_if_interrupted(session)
     with ending(run):
         started = now_text()
@@ -152,30 +189,52 @@ def replay_once(session: Session, original: Original) -> Replayed:
             executed = collect_outputs(session, run, spec, rebuilt, finished, secrets)
             probes = Probes(session, run, spec.state, rebuilt.prepared)
             result = _compare(session, original, spec, executed, rebuilt, probes)
-            record = record_of(spec, spec_bytes, started, executed, result)
+            record = record_of(spec, spec_bytes, started, executed, None if varied else result)
             conclude(session, run, spec, spec_bytes, record)
-    return Replayed(spec, record, probes.printed)
+    return Replayed(spec, msgspec.structs.replace(record, replay=result), probes.printed)
 
 
 def _compare(
     session: Session, original: Original, spec: StateSpec, executed: Executed, rebuilt: Rebuilt, prober: Prober
 ) -> ReplayResult:
     """The verdict of one replay. Before it says that outputs differ, what the job was given is re-hashed."""
-    before, after = original.record.outcome, executed.outcome
-    now = executed.outputs + executed.set_apart
-    outputs = _verdicts(session, original.spec, original.record.every_output, now, prober)
-    outputs += _problem_verdicts(original.record, executed)
-    verdict = worst([*(one.verdict for one in outputs), _boundary_verdict(original.record.checks, executed.checks)])
-    if (before.exit_code, before.ending) != (after.exit_code, after.ending):
-        verdict = worst([verdict, Verdict.FAILED])
-    if verdict not in (Verdict.IDENTICAL, Verdict.EQUIVALENT):
+    result = compare_with(session, original, spec.observed, executed, prober)
+    if result.verdict not in GOOD:
         refuse_damaged(session, rebuilt, damage(session.workspace.store, rebuilt, full=True))
+    return result
+
+
+def compare_with(
+    session: Session, original: Original, seen: Observed, after: Executed | Record, prober: Prober
+) -> ReplayResult:
+    """What came of the state now, compared with what came of it then."""
+    before = original.record
+    now = after.outputs + after.set_apart
+    outputs = _verdicts(session, original.spec, before.every_output, now, prober)
+    outputs += _problem_verdicts(before, after)
+    verdict = worst([*(one.verdict for one in outputs), _boundary_verdict(before.checks, after.checks)])
+    if (before.outcome.exit_code, before.outcome.ending) != (after.outcome.exit_code, after.outcome.ending):
+        verdict = worst([verdict, Verdict.FAILED])
     return ReplayResult(
         replay_of=original.spec.run.id,
         verdict=verdict,
         outputs=tuple(sorted(outputs, key=lambda one: one.path)),
-        notes=tuple(_notes(original, spec.observed, executed)),
+        notes=tuple(_notes(original, seen, after)),
     )
+
+
+def compare_also(session: Session, original: Original, done: Sequence[Replayed]) -> list[Replayed]:
+    """Replays of another run of the same state and outputs, held against this run's own outputs."""
+    printed = {key: found for one in done for key, found in one.printed.items()}
+
+    def remembered(path: str, digest: Digest, rule: OutputRule) -> Printed:
+        return printed.get((path, digest)) or not_probed(path, digest, rule)
+
+    def held_against(one: Replayed) -> Replayed:
+        result = compare_with(session, original, one.spec.observed, one.record, remembered)
+        return Replayed(one.spec, msgspec.structs.replace(one.record, replay=result), one.printed)
+
+    return [held_against(one) for one in done]
 
 
 def _boundary_verdict(was: Sequence[CheckResult], now: Sequence[CheckResult]) -> Verdict:
@@ -189,20 +248,41 @@ def _boundary_verdict(was: Sequence[CheckResult], now: Sequence[CheckResult]) ->
 def _verdicts(
     session: Session, spec: StateSpec, before: Sequence[Output], after: Sequence[Output], prober: Prober
 ) -> list[OutputVerdict]:
-    blobs = session.workspace.store.blobs
+    store, was, now = session.workspace.store, *({output.path: output for output in one} for one in (before, after))
+    lost = {
+        path: told
+        for path, told in _erased(session, before).items()
+        if path in now and now[path].sha256 != was[path].sha256
+    }
 
     def opener(digest: Digest) -> Path:
-        return blobs.verified(digest)
+        supply.bring_blobs(session, [digest])
+        return store.blobs.verified(digest)
 
-    return list(
-        compare_outputs(
-            {output.path: output for output in before},
-            {output.path: output for output in after},
-            spec.contract.outputs,
-            opener,
-            prober,
-        )
+    compared = compare_outputs(
+        {path: output for path, output in was.items() if path not in lost},
+        {path: output for path, output in now.items() if path not in lost},
+        spec.contract.outputs,
+        opener,
+        prober,
     )
+    return [*compared, *(_uncompared(path, rule_for(path, spec.contract.outputs), lost[path]) for path in lost)]
+
+
+def _erased(session: Session, outputs: Sequence[Output]) -> dict[str, str]:
+    """Outputs that are no longer there to be compared, and what their tombstones say."""
+    workspace = session.workspace
+    found = erased_of(workspace.store, workspace.specs, (Digest(output.sha256) for output in outputs))
+    told = {digest: tombstone.told for digest, tombstone in found.items()}
+    return {output.path: told[Digest(output.sha256)] for output in outputs if output.sha256 in told}
+
+
+def _uncompared(path: str, rule: OutputRule, told: str) -> OutputVerdict:
+    """Other bytes than those that were erased: whether within the tolerance, nobody can tell any more."""
+    if rule.compare == "bytes":
+        return OutputVerdict(path, Verdict.DIVERGED, rule.compare, f"bytes differ from the original, which was {told}")
+    detail = f"bytes differ, and the original cannot be compared otherwise: it was {told}"
+    return OutputVerdict(path, Verdict.UNREBUILDABLE, rule.compare, detail)
 
 
 def _problem_verdicts(before: Record, after: Record | Executed) -> list[OutputVerdict]:
@@ -224,7 +304,7 @@ def _problem_verdict(was: OutputProblem | None, now: OutputProblem | None) -> Ou
     return OutputVerdict(problem.path, Verdict.IDENTICAL, "none", f"{detail} (as in the original)")
 
 
-def _notes(original: Original, now: Observed, executed: Executed) -> list[str]:
+def _notes(original: Original, now: Observed, executed: Executed | Record) -> list[str]:
     notes = []
     before, after = original.record.outcome, executed.outcome
     if (before.exit_code, before.ending) != (after.exit_code, after.ending):
@@ -301,7 +381,7 @@ def _worse(a: OutputVerdict | None, b: OutputVerdict) -> OutputVerdict:
 
 
 def _good(one: Replayed) -> bool:
-    return _result(one).verdict in (Verdict.IDENTICAL, Verdict.EQUIVALENT)
+    return _result(one).verdict in GOOD
 
 
 def _result(one: Replayed) -> ReplayResult:
@@ -316,10 +396,11 @@ def _spec_of_replay(session: Session, original: StateSpec, secrets: Mapping[str,
     run = RunInfo(
         id=new_run_id(original.run.job, now),
         job=original.run.job,
-        created=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        created=moment_text(now),
         tool=ToolInfo(version=__version__),
         labels=original.run.labels,
         replay_of=original.run.id,
+        release=original.run.release,
     )
     observed = msgspec.structs.replace(
         original.observed,
@@ -327,6 +408,12 @@ def _spec_of_replay(session: Session, original: StateSpec, secrets: Mapping[str,
         host=host.observe(session.engine.version()),
     )
     return msgspec.structs.replace(original, run=run, observed=observed)
+
+
+def _spec_of_varied(spec: StateSpec, varied: Varied) -> StateSpec:
+    run = msgspec.structs.replace(spec.run, labels=(VARIED,), replay_of=None)
+    seen = msgspec.structs.replace(varied.observed, access=spec.observed.access, host=spec.observed.host)
+    return msgspec.structs.replace(spec, run=run, state=varied.state, observed=seen, digest=state_digest(varied.state))
 
 
 def _access_now(session: Session, spec: StateSpec, secrets: Mapping[str, bytes]) -> AccessSeen:

@@ -15,15 +15,20 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from runner import own
+from runner.confined import refuse_unconfined
 from runner.diff import source_words
-from runner.errors import InterruptedRunError, TamperedError
+from runner.erased import keep_erased
+from runner.errors import Exit, InterruptedRunError, TamperedError
 from runner.execute import Executed, Finished, Prepared, clean_up, collect, execute, refuse_full_disk
 from runner.logs import Echo, LogWriter
 from runner.rebuild import Plan, Rebuilt, damage, discard_damaged, look, plan, rebuild
+from runner.shown import few
 from runner.state.digest import digest_bytes
 from runner.state.job import Job
-from runner.state.record import CheckResult, Record, ReplayResult
-from runner.state.spec import Stage, StateSpec
+from runner.state.moment import now_text
+from runner.state.record import CheckResult, Outcome, Record, ReplayResult
+from runner.state.spec import Binding, Stage, StateSpec
 from runner.store.files import is_locked, remove_tree
 from runner.store.runs import Run
 from runner.store.store import SET_APART
@@ -36,10 +41,13 @@ if TYPE_CHECKING:
     from runner.seal import Sealer
 
 Say = Callable[[str], None]
+Bind = Callable[[StateSpec], Binding]
+"""Holds what is about to run against a release, and says what came of it."""
 
 
 class Session(msgspec.Struct, frozen=True):
-    """What every step needs: where, on which engine, how to be stopped, whom to tell, who signs."""
+    """What every step needs: where, on which engine, how to be stopped, whom to tell, who signs. With `apart`, runs are
+    kept in the store alone, without a copy in `state_specs/`."""
 
     workspace: Workspace
     engine: Engine
@@ -47,6 +55,12 @@ class Session(msgspec.Struct, frozen=True):
     say: Say
     echo: Echo | None = None
     sealer: Sealer | None = None
+    apart: bool = False
+
+
+def new_run(session: Session, run_id: str) -> Run:
+    workspace = session.workspace
+    return Run(workspace.store, run_id, None) if session.apart else workspace.run(run_id)
 
 
 def record_run(
@@ -57,9 +71,12 @@ def record_run(
     relock: bool = False,
     place: Workspace | None = None,
     as_of: str | None = None,
+    bind: Bind | None = None,
+    standing: StateSpec | None = None,
 ) -> tuple[StateSpec, Record]:
-    """Run a job of the workspace and record it. A job that fails is recorded too. `place` is where to capture from, if
-    that is not the workspace as it stands."""
+    """Run a job of the workspace and record it. A job that fails is recorded too, and so is one that its release
+    refuses, which is never started. `place` is where to capture from, if that is not the workspace as it stands;
+    `standing` is the spec whose lock stands where there is none."""
     # Looking at the present needs DVC, git and pip's doors; a replay needs none of them.
     from runner.capture import capture
 
@@ -75,13 +92,19 @@ def record_run(
             session.say,
             relock=relock,
             as_of=as_of,
+            standing=standing,
             now=datetime.datetime.now(datetime.UTC),
         )
         refuse_if_interrupted(session)
+        if bind:
+            captured = captured.bound(bind(captured.spec))
         run = session.workspace.run(captured.spec.run.id)
         run.begin()
         with starting(run):
-            spec_bytes = run.write_spec(captured.spec)
+            spec_bytes = write_spec(run, captured.spec)
+            release = captured.spec.run.release
+            if release and release.refused:
+                return captured.spec, _refused(session, run, captured.spec, spec_bytes, release)
             for source in captured.spec.observed.access.sources:
                 if not source.reachable:
                     session.say(f"access: {source.uri} is {source_words(source)}")
@@ -99,8 +122,33 @@ def record_run(
     return captured.spec, record
 
 
-def make_plan(session: Session, spec: StateSpec) -> Plan:
-    at_hand = look(session.engine, session.workspace.store, session.workspace.root, spec.state, spec.observed)
+def write_spec(run: Run, spec: StateSpec) -> bytes:
+    """Write the spec of a run that is made here, so that it is known as the user's own; returns its bytes."""
+    spec_bytes = run.write_spec(spec)
+    own.remember(digest_bytes(spec_bytes))
+    return spec_bytes
+
+
+def _refused(session: Session, run: Run, spec: StateSpec, spec_bytes: bytes, release: Binding) -> Record:
+    """The record of a run that its release did not let start."""
+    LogWriter(run.folder, (), session.echo).close()
+    outcome = Outcome(ending="refused", exit_code=Exit.REFUSED, duration_s=0.0, detail=why_refused(release))
+    record = record_of(spec, spec_bytes, now_text(), Executed(outcome, (), (), ()))
+    conclude(session, run, spec, spec_bytes, record)
+    run.end()
+    return record
+
+
+def why_refused(release: Binding) -> str:
+    layers = dict.fromkeys(one.layer for one in release.deviations)
+    said = "it was revoked" if release.refused == "revoked" else f"the run deviates in {', '.join(layers)}"
+    return f"by the release {release.name}: {said}"
+
+
+def make_plan(session: Session, spec: StateSpec, remote: str = "") -> Plan:
+    refuse_unconfined(spec)
+    workspace = session.workspace
+    at_hand = look(session.engine, workspace.store, workspace.root, spec.state, spec.observed, remote)
     return plan(spec.state, spec.observed, at_hand)
 
 
@@ -227,10 +275,9 @@ def refuse_damaged(session: Session, rebuilt: Rebuilt, damaged: list[str]) -> No
     if not damaged:
         return
     discard_damaged(session.workspace.store, rebuilt)
-    more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
     raise TamperedError(
         "files that the job was given had been changed in the store",
-        ", ".join(damaged[:3]) + more,
+        few(damaged, 3),
         "they were dropped; run the command again to make them anew from what is pinned",
     )
 
@@ -257,6 +304,8 @@ def record_of(
 def conclude(session: Session, run: Run, spec: StateSpec, spec_bytes: bytes, record: Record) -> None:
     """Write the record, then sign it where there is a key."""
     record_bytes = run.write_record(record)
+    for name in keep_erased(session.workspace.store, session.workspace.specs, run, record):
+        session.say(f"{name} is what was erased here: it is not kept again")
     if session.sealer:
         session.sealer.seal(session.workspace.store, run, spec, spec_bytes, record, record_bytes)
 
@@ -311,7 +360,3 @@ def _entries(folder: Path) -> list[Path]:
 def refuse_if_interrupted(session: Session) -> None:
     if session.interrupts.count:
         raise InterruptedRunError("interrupted", "before the job was started", "nothing was recorded")
-
-
-def now_text() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -18,6 +18,7 @@ from runner.attest.statement import RunFiles, leaf_data, log_digests, statements
 from runner.keys import Ask, Keyring
 from runner.state.record import Record
 from runner.state.spec import StateSpec
+from runner.state.verification import UNTRUSTED
 from runner.store.log import Log
 from runner.store.runs import SIGNED, Run
 from runner.store.store import Store
@@ -44,19 +45,22 @@ class Sealer(msgspec.Struct, frozen=True):
     ) -> None:
         logs = log_digests({name: one.sha256 for name, one in run.sums().items()})
         made = statements(RunFiles(spec, record, spec_bytes, record_bytes, logs))
-        bundles = {kind: self._bundle(payload) for kind, payload in made.items()}
-        judge = judge_of([self.signer.key, *self.trusted])
-        proof = Log(store).append(
-            leaf_hash(leaf_data(record_bytes)),
-            self._checkpoint,
-            lambda signed: judge(signed.hint, signed.checkpoint.text, signed.signature),
-        )
-        run.write_attested(PROOF, dump_proof(proof))
+        bundles = {kind: self.bundle(payload) for kind, payload in made.items()}
+        run.write_attested(PROOF, self.logged(store, leaf_hash(leaf_data(record_bytes))))
         for kind in sorted(bundles, key=lambda kind: kind == "provenance"):
             run.write_attested(bundle_name(kind), bundles[kind])
 
-    def _bundle(self, payload: bytes) -> bytes:
+    def bundle(self, payload: bytes) -> bytes:
+        """A statement, signed, as a file."""
         return dump_bundle(bundle_of(payload, self.signer.sign(pae(IN_TOTO, payload)), self.signer.key.id))
+
+    def logged(self, store: Store, leaf: bytes) -> bytes:
+        """Add a leaf to the log; the file that proves it."""
+        judge = judge_of([self.signer.key, *self.trusted])
+        proof = Log(store).append(
+            leaf, self._checkpoint, lambda signed: judge(signed.hint, signed.checkpoint.text, signed.signature)
+        )
+        return dump_proof(proof)
 
     def _checkpoint(self, checkpoint: Checkpoint) -> SignedCheckpoint:
         key_id = self.signer.key.id
@@ -76,7 +80,7 @@ def judge_of(keys: Iterable[PublicKey]) -> Judge:
     def judge(hint: bytes, message: bytes, signature: bytes) -> str | None:
         fitting = [key for key_id, key in known.items() if hint and key_id.startswith(hint)]
         if not fitting:
-            return "untrusted-key"
+            return UNTRUSTED
         return None if any(key.verifies(message, signature) for key in fitting) else "bad-signature"
 
     return judge

@@ -5,16 +5,18 @@ Needs no network, no engine and no private key, and changes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from runner.attest.checkpoint import checkpoint_in
+from runner.attest.releases import ReleaseSeen
 from runner.attest.statement import KINDS
 from runner.attest.verify import BlobState, Evidence, LogSeen, verified, verify
 from runner.collect import needed_blobs
-from runner.errors import UsageError
+from runner.errors import ReplayError, UsageError
 from runner.packed import Packed
 from runner.seal import PROOF, Judge, bundle_name
 from runner.state.digest import Digest, digest_file
@@ -23,12 +25,16 @@ from runner.state.verification import Verification
 from runner.store.log import Log
 from runner.store.runs import Run
 from runner.store.store import Store
+from runner.store.tombstones import Tombstones
 from runner.workspace import Workspace
 
 _THREADS = 8
 
 
-def verify_run(workspace: Workspace, run: Run, judge: Judge, earlier: Mapping[str, bytes]) -> Verification:
+def verify_run(
+    workspace: Workspace, run: Run, judge: Judge, earlier: Mapping[str, bytes], release: str | None = None
+) -> Verification:
+    """With `release`, also that the run is the one that this release names."""
     store = workspace.store
     log = Log(store)
     checkpoint = log.checkpoint()
@@ -41,9 +47,11 @@ def verify_run(workspace: Workspace, run: Run, judge: Judge, earlier: Mapping[st
         blobs=functools.partial(_blobs, store),
         inputs=functools.partial(_inputs, store),
         logs=lambda: _logs(run),
-        log=LogSeen(checkpoint, log.nodes) if checkpoint is not None else None,
+        log=LogSeen(checkpoint, log.nodes, log.holds) if checkpoint is not None else None,
         earlier=earlier,
-        native=run.folder.is_dir(),
+        tombstones=Tombstones(store, workspace.specs).of,
+        origin=log.origin,
+        releases=_releases(workspace, run, release),
     )
     return _verification(evidence, judge)
 
@@ -66,9 +74,20 @@ def verify_packed(file: Path, judge: Judge, earlier: Mapping[str, bytes]) -> Ver
             inputs=packed.inputs,
             logs=packed.logs,
             earlier=earlier,
+            tombstones=packed.tombstones,
             packed=packed.problem,
+            releases=packed.releases(),
         )
         return _verification(evidence, judge)
+
+
+def _releases(workspace: Workspace, run: Run, named: str | None) -> dict[str, ReleaseSeen]:
+    """The release that is named, and the one that the run was bound to."""
+    names = {named} if named else set()
+    with contextlib.suppress(ReplayError):
+        binding = run.spec().run.release
+        names |= {binding.name} if binding else set()
+    return {name: ReleaseSeen(name, workspace.releases.copies(name)) for name in sorted(names)}
 
 
 def _verification(evidence: Evidence, judge: Judge) -> Verification:

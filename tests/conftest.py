@@ -1,11 +1,12 @@
 """What the tests share: a real engine, small images, workspaces of their own, a package index on loopback.
 
-Engine tests run the command itself in a process of its own. Each test has a workspace and a store in its own
-temporary folder; containers carry the store's id, so what is left over can be told apart and is an error.
+Engine tests run the command itself in a process of its own (`forked` says how). Each test has a workspace and a store
+in its own temporary folder; containers carry the store's id, so what is left over can be told apart and is an error.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import hashlib
@@ -13,7 +14,9 @@ import http.server
 import io
 import json
 import os
+import random
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -26,13 +29,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from runner.errors import OutsideError
+from runner.own import LIST
 from runner.store.store import open_store
 from runner.tools.containers import Engine, connect
+from tests import forked
 
 ROOT = Path(__file__).parent.parent
 REQUIRED = os.environ.get("REPLAY_REQUIRE_ENGINE") == "1"
+UNTIL_S = float(os.environ.get("REPLAY_TESTS_UNTIL", "inf"))
+"""Seconds since the epoch after which no test is begun, for those who have no more time."""
+
+# How fast a machine is, is no property of what is tested; and whether a change lands must not hang on luck.
+settings.register_profile("tests", deadline=None, derandomize=REQUIRED, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
+
+
+def pytest_runtest_setup() -> None:
+    if time.time() > UNTIL_S:
+        pytest.skip("the time that REPLAY_TESTS_UNTIL gives is over")
 
 
 @contextmanager
@@ -44,14 +61,26 @@ def only_one(name: str) -> Iterator[None]:
         yield
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
-    """What `condition` gives as soon as it is true; a test that waits says for what."""
+def until(condition: Callable[[], Any], what: str, seconds: float = 180) -> Any:
+    """What `condition` gives as soon as it is true; a test that waits says for what. The limit is for a machine that is
+    slow and busy: who waits for longer waits in vain."""
     deadline, waiting = time.monotonic() + seconds, threading.Event()
     while time.monotonic() < deadline:
         if found := condition():
             return found
         waiting.wait(0.02)
     raise AssertionError(f"waited {seconds} s in vain for {what}")
+
+
+def free_port() -> int:
+    """A port for a server that must be told one: not of those that the system gives to whoever asks for any, or another
+    test's server might be given it before this one has taken it."""
+    while True:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_server(("127.0.0.1", random.randrange(20_000, 32_000))) as free,
+        ):
+            return int(free.getsockname()[1])
 
 
 def absent(why: str) -> BaseException:
@@ -218,17 +247,8 @@ class Workspace:
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "runner", *arguments]
 
-    def replay(self, *arguments: str, timeout: float = 300, **env: str) -> Done:
-        done = subprocess.run(
-            self.command(*arguments),
-            cwd=self.root,
-            env=self.env | env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout,
-            check=False,
-        )
-        found = Done(done)
+    def replay(self, *arguments: str, timeout: float = 900, **env: str) -> Done:
+        found = Done(forked.run("runner", arguments, self.root, self.env | env, timeout))
         assert "Traceback (most recent call last)" not in found.err, found
         assert found.code != 70, found
         return found
@@ -250,20 +270,29 @@ class Workspace:
         return done.json
 
     def git(self, *arguments: str) -> str:
+        """Whatever whoever runs the tests has told git."""
+        unset = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
         identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main"]
         done = subprocess.run(
-            ["git", *identity, *arguments], cwd=self.root, capture_output=True, text=True, check=True, env=self.env
+            ["git", *identity, *arguments],
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            check=True,
+            env=self.env | unset,
         )
         return done.stdout.strip()
 
+    def commit(self, message: str, *options: str) -> str:
+        """All that there is; which commit it is."""
+        self.git("add", "-A")
+        self.git("commit", "-qm", message, *options)
+        return self.git("rev-parse", "HEAD")
+
     def dvc(self, *arguments: str) -> None:
-        subprocess.run(
-            [sys.executable, "-m", "dvc", *arguments, "-q"],
-            cwd=self.root,
-            capture_output=True,
-            check=True,
-            env=self.env,
-        )
+        """It leaves no process behind that tells its makers of it, and takes the machine's time."""
+        env = self.env | {"DVC_NO_ANALYTICS": "1", "DVC_DAEMON": "1"}
+        forked.run("dvc", [*arguments, "-q"], self.root, env).check_returncode()
 
     def spec_path(self, run_id: str) -> Path:
         return self.root / "state_specs" / f"{run_id}.yaml"
@@ -271,6 +300,12 @@ class Workspace:
     def blob(self, digest: str) -> Path:
         hex_digits = digest.removeprefix("sha256:")
         return self.store / "blobs" / hex_digits[:2] / hex_digits[2:]
+
+    def same_user_as(self, other: Workspace) -> None:
+        """What was recorded there is known here as the user's own."""
+        known, own = (Path(one.env["REPLAY_KEYS"]) / LIST for one in (other, self))
+        own.parent.mkdir(parents=True, exist_ok=True)
+        own.write_bytes(known.read_bytes() + (own.read_bytes() if own.exists() else b""))
 
     def containers(self) -> list[str]:
         marker = self.store / "store.json"
@@ -331,16 +366,21 @@ def flip_bit(file: Path) -> None:
 
 
 def wheel(
-    name: str, version: str, files: dict[str, str], requires: tuple[str, ...] = (), extra: str = ""
+    name: str,
+    version: str,
+    files: dict[str, str],
+    requires: tuple[str, ...] = (),
+    extra: str = "",
+    tag: str = "py3-none-any",
 ) -> tuple[str, bytes]:
-    """A small pure wheel: its file name and bytes."""
+    """A small pure wheel, whatever its tag says: its file name and bytes."""
     module = name.replace("-", "_")
     info = f"{module}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
     metadata += "".join(f"Requires-Dist: {one}\n" for one in requires) + extra
     contents = files | {
         f"{info}/METADATA": metadata,
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n",
     }
     record = "".join(f"{path},{_record_hash(text)},{len(text.encode())}\n" for path, text in contents.items())
     contents[f"{info}/RECORD"] = record + f"{info}/RECORD,,\n"
@@ -348,7 +388,7 @@ def wheel(
     with zipfile.ZipFile(out, "w") as archive:
         for path, text in contents.items():
             archive.writestr(zipfile.ZipInfo(path, (2020, 1, 1, 0, 0, 0)), text)
-    return f"{module}-{version}-py3-none-any.whl", out.getvalue()
+    return f"{module}-{version}-{tag}.whl", out.getvalue()
 
 
 def sdist(name: str, version: str, files: dict[str, str]) -> tuple[str, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.fsck import facts as fsck_facts
-from runner.fsck.facts import Hashed, Hasher, RunFacts, look
+from runner.fsck.facts import Hashed, Hasher, RunFacts, look, read
 from runner.fsck.runs import judge_run
 from runner.state.checked import with_check, without_check
 from runner.state.digest import canonical, digest_bytes
@@ -150,6 +151,15 @@ def test_a_run_that_is_finished_or_forgotten_meanwhile_is_not_damaged(
     monkeypatch.setattr(fsck_facts, "read", meanwhile)
     (seen,) = look(workspace, Hasher(), lambda text: None, alone=False).runs
     assert judge_run(seen).findings == ()
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_bytes(b"1")
+    names = ("pipe", "device", "folder", "file/below", "nothing", "file")
+    assert [read(tmp_path / name) for name in names] == [None] * 5 + [b"1"]
 
 
 def test_logs_are_held_against_their_sums() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runner.errors import UsageError
 from runner.hybrid import Between, between, fits_any_python
+from runner.layers.params import parse
 from runner.state.digest import digest_bytes
 from runner.state.spec import (
     Access,
@@ -148,6 +151,100 @@ def test_params_that_cannot_be_parted_are_one() -> None:
         assert any(len(one) == len(found.changes) for one in found.together)
 
 
+@pytest.mark.parametrize("file", [None, "p.yaml", "p.toml"])
+@pytest.mark.parametrize(
+    "old, new", [({"a": 1, "b": 2}, {"a": 1.0, "b": 3}), ({"a": 1, "b": 0}, {"a": True, "b": 0.0})]
+)
+def test_a_value_that_changed_its_type_only_is_carried_alone(
+    old: dict[str, object], new: dict[str, object], file: str | None
+) -> None:
+    """In Python the two are equal: what is taken beside it does not bring it along."""
+    if file:
+        sign = " = " if file == "p.toml" else ": "
+        written = ["".join(f"{key}{sign}{json.dumps(side[key])}\n" for key in side) for side in (old, new)]
+        found = texts(file, (written[0], written[1]))
+    else:
+        found = between(spec(params=Params(old)), spec(params=Params(new)))
+    assert [change.name for change in found.changes] == ["a", "b"]
+    for item, change in enumerate(found.changes):
+        made = found.hybrid({item}).state
+        assert between(found.good, msgspec.structs.replace(found.good, state=made)).changes == (change,)
+
+
+TOML = (
+    "# by hand\nsince = 2026-01-02  # a date\nrate = 1_000\n\n[net]\ndepth = 3\nlayers = {a = 1, b = 2}\n",
+    "# by hand\nsince = 2026-02-03  # a date\nrate = 2_000\nnew = 0x10\n\n[net]\ndepth = 9\nlayers = {a = 8, b = 9}\n",
+)
+YAML = (
+    "# by hand\nrate: 1e-5\non: yes\nnet:\n  depth: 3   # deep\n  width: 012\nold: [a, b]\n",
+    "# by hand\nrate: 1e-3\non: yes\nnet:\n  depth: 9   # deep\n  width: 013\nmore: {x: 1}\n",
+)
+
+
+def texts(name: str, pair: tuple[str, str]) -> Between:
+    contents = (pair[0].encode(), pair[1].encode())
+    sides = [spec(params=Params(parse(one, name), name, digest_bytes(one))) for one in contents]
+    return between(sides[0], sides[1], contents)
+
+
+@pytest.mark.parametrize("name, pair, apart", [("p.toml", TOML, 6), ("p.yaml", YAML, 5)])
+def test_a_params_file_in_between_keeps_the_text_around_what_was_taken(
+    name: str, pair: tuple[str, str], apart: int
+) -> None:
+    """Each key is a change of its own, and every combination is the good text with exactly those values."""
+    found = texts(name, pair)
+    assert found.params
+    blocks = {frozenset(one) for one in found.together if len(one) > 1}
+    assert len(found.changes) - sum(len(one) - 1 for one in blocks) == apart
+    for item in range(len(found.changes)):
+        taken = next((one for one in blocks if item in one), {item})
+        made = found.hybrid(taken)
+        (content,) = made.files
+        assert made.state.params and made.state.params.values == parse(content, name)
+        left = between(found.good, msgspec.structs.replace(found.good, state=made.state)).changes
+        assert list(left) == [found.changes[one] for one in sorted(taken)]
+        assert content.startswith(b"# by hand\n")
+    rate = found.hybrid(items(found, "params rate")).files[0].decode()
+    lines = [line for line in rate.splitlines() if line not in pair[0].splitlines()]
+    assert lines == [line for line in pair[1].splitlines() if line.startswith("rate")]
+
+
+def test_keys_that_share_one_edit_go_together_and_what_was_moved_is_written_anew() -> None:
+    found = texts("p.toml", ('a = "x y"\n', 'a = "z w"\nb = """\n1\n2"""\n'))
+    assert found.params and not [one for one in found.together if len(one) > 1]
+    moved = texts("p.yaml", ("a: 1\nb: 2\nc: 3\n", "c: 4\na: 5\nb: 2\n"))
+    assert moved.params is None and not [one for one in moved.together if len(one) > 1]
+    assert len(moved.hybrid(items(moved, "params a")).files) == 1
+
+
+FLAT = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 9), min_size=1)
+
+
+@settings(deadline=None)
+@given(FLAT, FLAT, st.sampled_from(["p.yaml", "p.toml", "p.json"]), st.data())
+def test_any_two_params_files_are_parted_or_not_but_never_mixed_up(
+    old: dict[str, int], new: dict[str, int], name: str, data: st.DataObject
+) -> None:
+    sign = " = " if name == "p.toml" else ": "
+    written = [
+        json.dumps(side, indent=1) if name == "p.json" else "".join(f"{key}{sign}{side[key]}\n" for key in side)
+        for side in (old, new)
+    ]
+    found = texts(name, (written[0], written[1]))
+    if not found.changes:
+        return
+    blocks = [one for one in found.together if len(one) > 1]
+    wanted = data.draw(st.sets(st.integers(0, len(found.changes) - 1)))
+    taken = wanted.union(*(block for block in blocks if block & wanted))
+    try:
+        made = found.hybrid(taken).state.params
+    except UsageError:
+        return
+    names = {found.changes[item].name for item in taken}
+    sides = ((key, (new if key in names else old).get(key)) for key in {**old, **new})
+    assert made and made.values == {key: value for key, value in sides if value is not None}
+
+
 def test_a_params_file_in_between_is_written_anew() -> None:
     good = Params({"a": {"x": 1e-05, "y": "no"}, "b": 1}, "p.yaml", SHA)
     bad = Params({"a": {"x": 2, "y": "no"}, "b": 2}, "p.yaml", digest_bytes(b"y"))
@@ -155,6 +252,4 @@ def test_a_params_file_in_between_is_written_anew() -> None:
     made = found.hybrid(items(found, "params b"))
     (content,) = made.files
     assert made.state.params == Params({"a": {"x": 1e-05, "y": "no"}, "b": 2}, "p.yaml", digest_bytes(content))
-    from runner.layers.params import parse
-
     assert parse(content, "p.yaml") == made.state.params.values

@@ -205,7 +205,7 @@ def test_a_passphrase_is_asked_for_on_a_terminal_and_not_shown(project: Workspac
         while more := os.read(controller, 4096):
             said += more
     os.close(controller)
-    assert started.wait(60) == 0 and b"secret" not in said, said
+    assert started.wait(300) == 0 and b"secret" not in said, said
     private = Path(project.env["REPLAY_KEYS"]) / "signing.pem"
     assert b"ENCRYPTED" in private.read_bytes()
     assert Keyring(private.parent).signer(lambda: "secret")

@@ -106,8 +106,20 @@ def test_a_log_that_was_cut_off_is_given_as_far_as_it_goes(tmp_path: Path) -> No
     assert b"".join(data for stream, data in read_log(tmp_path) if stream == STDOUT) == b"onethree"
     order.unlink()
     assert [data for _, data in read_log(tmp_path)] == [b"onethree", b"two"]
+
+
+def test_what_is_left_of_a_log_is_given(tmp_path: Path) -> None:
+    """One of the streams may have been erased."""
+    writer = LogWriter(tmp_path, [], None)
+    for stream, data in ((STDOUT, b"one"), (STDERR, b"two"), (STDOUT, b"three")):
+        writer.write(stream, data)
+    writer.close()
+    (tmp_path / "stderr").rename(tmp_path / "elsewhere")
+    assert list(read_log(tmp_path)) == [(STDOUT, b"one"), (STDOUT, b"three")]
     (tmp_path / "stdout").unlink()
     assert list(read_log(tmp_path)) == []
+    (tmp_path / "elsewhere").rename(tmp_path / "stderr")
+    assert list(read_log(tmp_path)) == [(STDERR, b"two")]
 
 
 def test_masking_says_in_which_stream_a_secret_was(tmp_path: Path) -> None:

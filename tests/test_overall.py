@@ -125,7 +125,9 @@ def test_each_output_has_a_verdict_of_its_own(tmp_path: Path) -> None:
     assert replays.overall().verdict is Verdict.NONDETERMINISTIC
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(st.sampled_from([10, 10.5, 9.1, 11.2, 12, 12.5, 14]), min_size=1, max_size=4))
 def test_replays_inside_the_tolerance_never_fail_together(tmp_path: Path, values: list[float]) -> None:
     """And the order in which they were made never decides whether they are good."""

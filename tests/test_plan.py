@@ -46,7 +46,7 @@ def test_all_at_hand() -> None:
     assert found.possible
     assert [one.layer for one in found.steps] == ["image", "dependencies", "code", "data", "model"]
     assert step(found, "code").action == "copy 3 files into a workspace of its own"
-    assert step(found, "dependencies").action == "link 1 wheels into an environment (Python 3.11.2)"
+    assert step(found, "dependencies").action == "link 1 wheel into an environment (Python 3.11.2)"
     assert step(found, "data").action == "d: mount the view"
     assert step(found, "model").action == "m: make a view from the store and mount it"
 
@@ -74,6 +74,7 @@ def test_no_packages_were_locked() -> None:
         ({"wheels_missing": (WHEEL,)}, "dependencies", WHEEL.wheel),
         ({"code_missing": 2}, "code", "2 blobs"),
         ({"data": {"d": DataPlace.GONE}}, "data", "d: the store does not hold it"),
+        ({"data": {"d": DataPlace.ERASED}}, "data", "d: it was erased on purpose"),
         ({"model": {"m": DataPlace.GONE}}, "model", "m: the store does not hold it"),
     ],
 )
@@ -99,6 +100,6 @@ def test_a_plan_is_possible_just_when_nothing_is_gone(
     image: list[ImageSource], wheels: list[Wheel], data: dict[str, DataPlace], code: int
 ) -> None:
     found = made((WHEEL,), image=tuple(image), wheels_missing=tuple(wheels), data=data, code_missing=code)
-    gone = not image or wheels or code or DataPlace.GONE in data.values()
+    gone = not image or wheels or code or {DataPlace.GONE, DataPlace.ERASED} & set(data.values())
     assert found.possible is not bool(gone)
     assert [one.action[0] for one in found.steps if one.layer == "data"] == sorted(data)

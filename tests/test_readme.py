@@ -33,6 +33,7 @@ from runner.store.store import open_store
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {page.name: page.read_text(encoding="utf-8") for page in sorted((ROOT / "state_specs").glob("*.md"))}
 
 
 def section(title: str) -> str:
@@ -200,7 +201,9 @@ def test_the_store_has_the_folders_that_are_told(tmp_path: Path) -> None:
 
 
 def test_named_files_exist() -> None:
-    named = set(re.findall(r"`((?:runner|tests|images|examples|state_specs|\.ci)/[\w./-]*)`", README))
+    named = set(
+        re.findall(r"`((?:runner|tests|images|examples|state_specs|\.ci)/[\w./-]*)`", README + "".join(PAGES.values()))
+    )
     here = set(re.findall(r"`([a-z_]+(?:\.py|/))`", section("For developers")))
     assert len(named) > 4 and len(here) > 8
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
@@ -208,7 +211,7 @@ def test_named_files_exist() -> None:
 
 
 def test_every_test_of_what_a_job_cannot_do_exists() -> None:
-    table = rows(section("What a job cannot do"))
+    table = rows(PAGES["CONFINEMENT.md"])
     named = {name for row in table for name in words(row[2])}
     written = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     assert len(table) > 14 and all(words(row[2]) for row in table)
@@ -220,3 +223,7 @@ def test_every_test_of_what_a_job_cannot_do_exists() -> None:
 def test_it_stays_short_and_tells_nothing_of_where_it_was_made() -> None:
     assert len(README.splitlines()) < 700
     assert not re.search(r"/work/|https?://(?!localhost)", README)
+
+
+def test_every_page_is_named_in_the_readme() -> None:
+    assert [name for name in PAGES if f"`state_specs/{name}`" not in README] == []

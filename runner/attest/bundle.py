@@ -14,6 +14,7 @@ import msgspec
 
 from runner.attest.dsse import IN_TOTO, Envelope, Signature
 from runner.attest.rejected import Rejected
+from runner.state.decode import decode_json
 from runner.state.digest import canonical
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -64,7 +65,7 @@ def load_bundle(data: bytes) -> Bundle:
         raise Rejected("malformed", f"it is larger than {LIMIT >> 20} MiB")
     _refuse_unknown(data)
     try:
-        bundle = msgspec.json.decode(data, type=Bundle)
+        bundle = decode_json(data, Bundle)
         written = dump_bundle(bundle)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise Rejected("malformed", str(error)) from None

@@ -17,7 +17,7 @@ import msgspec
 
 from runner.attest.rejected import Rejected
 from runner.state.digest import canonical, digest_bytes, is_digest, plain
-from runner.state.record import Record, ReplayResult, Verdict
+from runner.state.record import GOOD, Record, ReplayResult, Verdict
 from runner.state.spec import StateSpec
 
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -84,6 +84,13 @@ def stated_digests(payload: bytes, *path: str) -> dict[str, str]:
     return {str(one.get("name")): f"sha256:{_at(one, 'digest', 'sha256')}" for one in entries}
 
 
+def predicate_type(payload: bytes) -> str | None:
+    """Of a statement; None for what is none."""
+    stated = _read(payload)
+    found = stated.get("predicateType") if stated.get("_type") == STATEMENT else None
+    return found if isinstance(found, str) else None
+
+
 def _check_build(stated: Plain, expected: Plain) -> None:
     build_type = _at(stated, "predicate", "buildDefinition", "buildType")
     if build_type != BUILD_TYPE:
@@ -148,6 +155,7 @@ def _provenance(run: RunFiles) -> Plain:
                 "job": spec.run.job,
                 "state": plain(spec.state),
                 "contract": plain(spec.contract),
+                **({"release": plain(spec.run.release)} if spec.run.release else {}),
             },
             "internalParameters": {"stateDigest": record.state_digest},
             "resolvedDependencies": list(_dependencies(spec)),
@@ -200,7 +208,7 @@ def _verdict(replay: ReplayResult, run: RunFiles) -> Plain:
 
 
 def _is_good(verdict: Verdict) -> bool:
-    return verdict in (Verdict.IDENTICAL, Verdict.EQUIVALENT)
+    return verdict in GOOD
 
 
 def _file(name: str, data: bytes) -> Plain:

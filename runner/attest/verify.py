@@ -26,11 +26,15 @@ from runner.attest.merkle import (
     leaf_hash,
     root,
 )
-from runner.attest.rejected import Rejected
+from runner.attest.rejected import Rejected, only, unreadable
+from runner.attest.releases import ReleaseSeen, check_binding, check_is_run, withdrawal_leaf
 from runner.attest.statement import KINDS, RunFiles, check_statement, leaf_data, stated_digests
-from runner.errors import NewerFormatError, ReplayError
+from runner.attest.tombstone import Tombstone, read_tombstone
+from runner.errors import ReplayError
+from runner.shown import few
 from runner.state.digest import digest_bytes
 from runner.state.record import Record
+from runner.state.release import Release, Withdrawal
 from runner.state.spec import StateSpec, state_digest
 from runner.state.strict import load_record, load_spec
 from runner.state.verification import Check
@@ -39,31 +43,38 @@ BlobState = Literal["whole", "missing", "damaged"]
 Judge = Callable[[bytes, bytes, bytes], str | None]
 """Of a key id or its beginning, a message and a signature, what is wrong: a reason code, or None."""
 
+_MOST_NAMED = 3
+
 REASONS = frozenset(
     """
     ok unsigned missing malformed unknown-version unknown-payload-type re-serialised copies-differ unknown-member
     untrusted-key bad-signature unknown-statement unknown-predicate wrong-run wrong-subject wrong-statement
     changed wrong-spec wrong-state missing-blob damaged-blob missing-log damaged-log
     no-proof not-included log-truncated log-rewritten log-forked other-log
+    wrong-release wrong-binding deviates revoked revocation-removed
     no-log no-replay no-release in-place not-kept not-checked
+    erased-by-tombstone
     """.split()
 )
 
 
 class LogSeen(NamedTuple):
-    """A log as it is now."""
+    """A log as it is now; `holds` looks for a leaf at any place in it."""
 
     checkpoint: bytes
     nodes: Callable[[], AbstractContextManager[Nodes]]
+    holds: Callable[[bytes], bool]
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """What there is of a run. Each file stands for all its copies; none is no copy.
 
     `blobs` looks at the blobs that it is asked for; `inputs` tells which those of a state are that must be here, and
-    `logs` the digests of what the job printed. `earlier` are checkpoints that the log must have grown from. The run is
-    `native` where it was recorded here: then the log here must be the one that it is in.
+    `logs` the digests of what the job printed. `earlier` are checkpoints that the log must have grown from. A run of
+    the log of this store, which is called `origin`, must be in the log here; one that was pulled is of another.
     `packed` is what is wrong with the file that all this came in, empty when nothing is; None in a workspace.
+    `tombstones` gives those of a digest, each with its proof.
+    `releases` are those that the run is said to be the run of, and the one that it was bound to.
     """
 
     run_id: str
@@ -76,14 +87,26 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     logs: Callable[[], Mapping[str, str]]
     log: LogSeen | None = None
     earlier: Mapping[str, bytes] = {}
-    native: bool = False
+    tombstones: Callable[[str], Iterable[tuple[bytes, bytes | None]]] = lambda _: ()
+    origin: str = ""
     packed: tuple[str, str] | None = None
+    releases: Mapping[str, ReleaseSeen] = {}
 
 
 class Skipped(Exception):
     def __init__(self, reason: str, detail: str = "") -> None:
         self.reason = reason
         self.detail = detail
+
+
+class Told(NamedTuple):
+    """What a step that passed says, with a reason of its own."""
+
+    reason: str
+    detail: str
+
+
+Said = str | Told | None
 
 
 def verify(evidence: Evidence, judge: Judge) -> tuple[Check, ...]:
@@ -96,13 +119,18 @@ def verified(checks: Iterable[Check]) -> bool:
     return all(check.result != "fail" for check in checks)
 
 
-def _check(name: str, step: Callable[[], str | None]) -> Check:
+def _check(name: str, step: Callable[[], Said]) -> Check:
     try:
-        return Check(name, "pass", "ok", step() or "")
+        said = step()
+        return Check(name, "pass", said.reason, said.detail) if isinstance(said, Told) else _passed(name, said)
     except Skipped as skipped:
         return Check(name, "skipped", skipped.reason, skipped.detail)
     except Rejected as error:
         return Check(name, "fail", error.reason, error.detail)
+
+
+def _passed(name: str, said: str | None) -> Check:
+    return Check(name, "pass", "ok", said or "")
 
 
 class _Steps:
@@ -112,7 +140,7 @@ class _Steps:
         self._seen = evidence
         self._judge = judge
 
-    def all(self) -> dict[str, Callable[[], str | None]]:
+    def all(self) -> dict[str, Callable[[], Said]]:
         return {
             "bundle": self._packed,
             "envelope": self._envelope,
@@ -128,8 +156,8 @@ class _Steps:
             "log-consistency": self._consistency,
             "verdict": self._verdict,
             "release": self._release,
-            "policy": self._release,
-            "revocation": self._release,
+            "policy": self._policy,
+            "revocation": self._revocation,
         }
 
     # --- the steps
@@ -176,31 +204,53 @@ class _Steps:
     def _statement(self) -> None:
         check_statement("provenance", self._needed_bundle("provenance").envelope.payload, self._run_files())
 
-    def _outputs(self) -> str:
-        record = self._needed_record()
-        found = self._seen.blobs(output.sha256 for output in record.outputs)
-        _refuse_lost({output.path: found[output.sha256] for output in record.outputs})
-        return f"{len(record.outputs)} outputs"
+    def _outputs(self) -> Said:
+        return self._kept({output.path: output.sha256 for output in self._needed_record().outputs}, "outputs")
 
-    def _inputs(self) -> str:
+    def _inputs(self) -> Said:
         spec = self._needed_spec()[0]
         try:
             wanted = dict(self._seen.inputs(spec))
         except ReplayError as error:
             raise Rejected("damaged-blob", error.what) from None
-        found = self._seen.blobs(wanted.values())
-        _refuse_lost({name: found[digest] for name, digest in wanted.items()})
-        return f"{len(wanted)} files of the state"
+        return self._kept(wanted, "files of the state")
 
-    def _logs(self) -> str:
+    def _logs(self) -> Said:
         stated = self._stated_logs()
         found = self._seen.logs()
+        erased = self._erased({name: digest for name, digest in stated.items() if name not in found}, "missing-log")
         for name, digest in sorted(stated.items()):
-            if name not in found:
-                raise Rejected("missing-log", name)
-            if found[name] != digest:
+            if name in found and found[name] != digest:
                 raise Rejected("damaged-log", name)
-        return f"{len(stated)} files"
+        return _all_there(len(stated), "files", erased)
+
+    def _kept(self, wanted: Mapping[str, str], what: str) -> Said:
+        """Every blob is there as it was, or was erased."""
+        found = self._seen.blobs(wanted.values())
+        _refuse_damaged(name for name, digest in wanted.items() if found[digest] == "damaged")
+        missing = {name: digest for name, digest in wanted.items() if found[digest] == "missing"}
+        return _all_there(len(wanted), what, self._erased(missing, "missing-blob"))
+
+    def _erased(self, missing: Mapping[str, str], reason: str) -> list[str]:
+        """What of the missing was erased, and why. Raises `Rejected` for what was not, or by nobody who is believed."""
+        told, lost = [], []
+        for name, digest in sorted(missing.items()):
+            try:
+                told.append(f"{name} {self._tombstone(digest).told}")
+            except Rejected as error:
+                lost.append(name if error.reason == "missing" else f"{name} (its tombstone: {error.reason})")
+        if lost:
+            raise Rejected(reason, few(lost, _MOST_NAMED))
+        return told
+
+    def _tombstone(self, digest: str) -> Tombstone:
+        problem = Rejected("missing")
+        for bundle, proof in self._seen.tombstones(digest):
+            try:
+                return read_tombstone(digest, bundle, proof, self._judge)
+            except Rejected as error:
+                problem = error
+        raise problem
 
     def _inclusion(self) -> str:
         proof = self._proof
@@ -213,7 +263,7 @@ class _Steps:
     def _consistency(self) -> str:
         own = self._known_proof().signed
         earlier = {name: self._loaded_checkpoint(data) for name, data in self._seen.earlier.items()}
-        must_be_here = self._seen.native or earlier
+        must_be_here = own.checkpoint.origin == self._seen.origin or earlier
         if self._seen.log is None:
             if must_be_here:
                 raise Rejected("missing", "the log is not here")
@@ -238,29 +288,82 @@ class _Steps:
             check_statement(kind, self._bundle(kind).envelope.payload, self._run_files())
         return f"{record.replay.verdict} against {record.replay.replay_of}"
 
-    def _release(self) -> None:
-        raise Skipped("no-release", "the run is bound to none")
+    def _release(self) -> str:
+        for one in self._releases():
+            one.check_release(self._judge)
+        return ", ".join(f"{one.name}, accepted by {one.release()[0].accepted.by}" for one in self._releases())
+
+    def _policy(self) -> str:
+        releases = self._releases()
+        spec, spec_bytes = self._needed_spec()
+        record, record_bytes = self._known_record_bytes()
+        binding = spec.run.release
+        said = []
+        for one in releases:
+            release, data = _needed_release(one)
+            if binding and binding.name == one.name:
+                said.append(check_binding(release, digest_bytes(data), binding, spec, record))
+            else:
+                said.append(check_is_run(release, spec, record, spec_bytes, record_bytes))
+        return "; ".join(said)
+
+    def _revocation(self) -> str:
+        """Of the releases that the run is said to be the run of; if it is of none, of the one that it was bound to."""
+        named = [one for one in self._releases() if not self._is_bound_to(one)]
+        return "; ".join(self._not_revoked(one) for one in named or self._releases())
+
+    def _not_revoked(self, seen: ReleaseSeen) -> str:
+        sha256 = digest_bytes(_needed_release(seen)[1])
+        if revoked := seen.withdrawal("revoked"):
+            self._unless_unsigned(seen, "revoked", *revoked)
+            said = revoked[0].said
+            raise Rejected("revoked", f"{seen.name} by {said.by}, {said.at}: {said.why}")
+        log = self._seen.log
+        if log and log.holds(withdrawal_leaf("revoked", sha256)):
+            raise Rejected("revocation-removed", f"the log has it that {seen.name} was revoked")
+        superseded = seen.withdrawal("superseded")
+        if superseded:
+            self._unless_unsigned(seen, "superseded", *superseded)
+        status = f"superseded by {superseded[0].by}" if superseded else "not revoked"
+        return f"{seen.name} {status}" + ("" if log else "; no log is here that would tell of a removed revocation")
+
+    def _unless_unsigned(self, seen: ReleaseSeen, kind: str, said: Withdrawal, data: bytes) -> None:
+        """What is said without a signature counts too: nobody gains by it but who would be careful."""
+        try:
+            seen.check_withdrawal(kind, said, data, self._judge)
+        except Rejected as error:
+            if error.reason != "unsigned":
+                raise
 
     # --- what they read
 
+    def _releases(self) -> list[ReleaseSeen]:
+        if not self._seen.releases:
+            raise Skipped("no-release", "the run is bound to none")
+        return list(self._seen.releases.values())
+
+    def _is_bound_to(self, one: ReleaseSeen) -> bool:
+        spec = self._known_spec()
+        return bool(spec and spec[0].run.release and spec[0].run.release.name == one.name)
+
     @functools.cached_property
     def _spec(self) -> tuple[StateSpec, bytes]:
-        data = _only(self._seen.spec, "spec")
+        data = only(self._seen.spec, "spec")
         try:
             spec = load_spec(data, "the spec")
         except ReplayError as error:
-            raise _unreadable(error) from None
+            raise unreadable(error) from None
         if spec.run.id != self._seen.run_id:
             raise Rejected("wrong-run", f"it is of {spec.run.id}")
         return spec, data
 
     @functools.cached_property
     def _record(self) -> tuple[Record, bytes]:
-        data = _only(self._seen.record, "record")
+        data = only(self._seen.record, "record")
         try:
             record = load_record(data, "the record")
         except ReplayError as error:
-            raise _unreadable(error) from None
+            raise unreadable(error) from None
         if record.run_id != self._seen.run_id:
             raise Rejected("wrong-run", f"it is of {record.run_id}")
         return record, data
@@ -269,7 +372,7 @@ class _Steps:
     def _proof(self) -> LogProof:
         if not self._seen.proof:
             raise Rejected("no-proof", "nothing shows that the record is in a log")
-        proof = load_proof(_only(self._seen.proof, "proof"))
+        proof = load_proof(only(self._seen.proof, "proof"))
         self._check_checkpoint(proof.signed)
         return proof
 
@@ -277,7 +380,7 @@ class _Steps:
         found = self._seen.bundles.get(kind, ())
         if not found:
             raise Rejected("unsigned", f"there is no signed {kind}")
-        return load_bundle(_only(found, kind))
+        return load_bundle(only(found, kind))
 
     def _check_signature(self, kind: str) -> None:
         envelope = self._needed_bundle(kind).envelope
@@ -364,26 +467,24 @@ class _Steps:
             return None
 
 
-def _only(copies: tuple[bytes, ...], what: str) -> bytes:
-    """The bytes on which all copies agree."""
-    if not copies:
-        raise Rejected("missing", f"there is no {what}")
-    if any(copy != copies[0] for copy in copies):
-        raise Rejected("copies-differ", f"state_specs/ and the store have different ones of the {what}")
-    return copies[0]
+def _needed_release(seen: ReleaseSeen) -> tuple[Release, bytes]:
+    try:
+        return seen.release()
+    except Rejected:
+        raise Skipped("not-checked", "there is no release to read") from None
 
 
-def _unreadable(error: ReplayError) -> Rejected:
-    reason = "unknown-version" if isinstance(error, NewerFormatError) else "malformed"
-    return Rejected(reason, error.why.split("\n")[0] or error.what)
+def _refuse_damaged(names: Iterable[str]) -> None:
+    if damaged := sorted(names):
+        raise Rejected("damaged-blob", few(damaged, _MOST_NAMED))
 
 
-def _refuse_lost(found: Mapping[str, BlobState]) -> None:
-    for state in ("damaged", "missing"):
-        names = sorted(name for name, one in found.items() if one == state)
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise Rejected(f"{state}-blob", ", ".join(names[:3]) + more)
+def _all_there(count: int, what: str, erased: list[str]) -> Said:
+    return (
+        Told("erased-by-tombstone", f"{len(erased)} of {count} {what}: {few(erased, _MOST_NAMED)}")
+        if erased
+        else f"{count} {what}"
+    )
 
 
 def _check_growth(now: SignedCheckpoint, earlier: Mapping[str, SignedCheckpoint], nodes: Nodes) -> None:

@@ -45,11 +45,15 @@ Seen = Mapping[Items, Tally]
 
 class Problem(msgspec.Struct, frozen=True, dict=True):
     """Changes 0 … n-1: `needs` names for each those that must come with it, in a graph without cycles; `weights` says
-    how likely each is to be the cause, as far as is known before; `seed` makes a search repeat."""
+    how likely each is to be the cause, as far as is known before; `seed` makes a search repeat. `steady`: equal states
+    are taken to come out alike, so that one run of a trial is proof enough until two disagree. `recorded` are closed
+    sets of which somebody said how they come out: they narrow a search, and no proof rests on them."""
 
     needs: tuple[Items, ...]
     weights: tuple[float, ...] = ()
     seed: int = 0
+    steady: bool = True
+    recorded: Mapping[Items, Outcome] = {}
 
     @property
     def size(self) -> int:

@@ -12,6 +12,7 @@ workers, and answers that come in another order change nothing.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
@@ -36,11 +37,16 @@ _BETS = 2
 
 def ask(problem: Problem, seen: Seen, workers: int = 1) -> Ask | Found:
     """What to try next, for so many workers, or what was found. The ends of the problem were tried before: `seen` has
-    the empty set as good, and that of all changes as bad."""
+    the empty set as good, and that of all changes as bad.
+
+    What was recorded leads to one cause whose every part is shown to be needed, or is left aside."""
     try:
-        return _Search(problem, seen, workers).find()
+        found = _Search(problem, seen, workers).find()
     except _Needed as needed:
         return needed.ask
+    if not problem.recorded or (found.proven and len(found.causes) == 1):
+        return found
+    return ask(msgspec.structs.replace(problem, recorded={}), seen, workers)
 
 
 class _Needed(Exception):
@@ -68,7 +74,8 @@ class _Search:
         self.left: Mapping[int, float] = {}
         self.chains = 0
         self.hinges: dict[Items, tuple[Items, Items]] = {}
-        self.visited: dict[Items, Outcome] = {}
+        trusted = problem.steady and self.noise.absent
+        self.visited: dict[Items, Outcome] = dict(problem.recorded) if trusted else {}
 
     # --- what is known, and asking for it
 
@@ -101,6 +108,8 @@ class _Search:
             if still_bad is None:
                 break
             self.add(self.cause(still_bad))
+        if not self.problem.steady:
+            self.repeat(self.proofs())
         proven = bool(self.causes) and all(cause.proven for cause in self.causes)
         return Found(tuple(self.causes), proven, self.probability())
 
@@ -121,7 +130,7 @@ class _Search:
         parts: list[Items] = []
         companions: Items = frozenset()
         low_side: tuple[Outcome, ...] = (GOOD,)
-        while True:
+        while low < high:
             link = self.chain(low, high, low_side, (BAD,))
             self.hinges[link.part] = (link.below, link.below | link.part)
             if parts and low_side != (GOOD,) and self.outcome(link.below) is UNRESOLVED:
@@ -138,6 +147,7 @@ class _Search:
                 self.repeat([link.below | link.part, *self.hinges[parts[0]]])
             low_side = (GOOD,) if outcome is GOOD else (GOOD, UNRESOLVED)
             low, high = self.tightened(link.below | link.part, base, outcome)
+        return self.described(parts, companions)  # where outcomes lie: what the chain took for bad is not
 
     def one_enough(self, parts: Sequence[Items]) -> Items | None:
         """Where many seem to meet, one of them may be enough alone, and the others only undo together what each of them
@@ -165,7 +175,7 @@ class _Search:
 
     def bet(self, high: Items) -> int | None:
         """The one change that could have done it alone, if the outcomes of a few sets fit any."""
-        candidates = self.problem.order(high, 0)
+        candidates = guess.fitting(self.problem.order(high, 0), self.visited)
         for number in range(2 * len(candidates)):
             if len(candidates) < 2:
                 break
@@ -253,22 +263,33 @@ class _Search:
         return [low | frozenset(order[:place]) for place in places]
 
     def noisy_chain(self, low: Items, high: Items) -> _Link:
-        """As the chain, where outcomes lie at times: prefixes of one order, until one place of the turn is sure."""
-        order = self.problem.order(high - low, 1000 * self.chains)
+        """As the chain, where outcomes lie at times."""
+        for turn in range(min(_PATIENCE, 4 + len(high - low))):
+            link = self.turning_point(low, high, 1000 * self.chains + turn)
+            low, high = link.below, link.below | link.part
+            if len(link.part) == 1:
+                break
+        return _Link(high - low, low)
+
+    def turning_point(self, low: Items, high: Items, number: int) -> _Link:
+        """Prefixes of one order, until one place of the turn is sure. Those that could not be told are no such place:
+        what lies between the others is one part."""
+        order = self.problem.order(high - low, number)
         prefixes = [low | frozenset(order[:length]) for length in range(len(order) + 1)]
         tallies = [self.seen.get(prefix, Tally()) for prefix in prefixes]
         prior = [self.problem.weight(item) for item in order]
         posterior = self.noise.turning_point(prior, tallies)
-        best = max(range(len(order)), key=posterior.__getitem__)
-        if posterior[best] < noise.SURE and len(order) > 1:
+        usable = [not tally.unresolved for tally in tallies]
+        usable[0] = usable[-1] = True
+        places = [place for place, is_usable in enumerate(usable) if is_usable]
+        first, last = max(itertools.pairwise(places), key=lambda stretch: sum(posterior[slice(*stretch)]))
+        if sum(posterior[first:last]) < noise.SURE and len(places) > 2:
             self.left = dict(zip(order, posterior, strict=True))
             count = min(self.workers, len(order) - 1)
-            usable = [not tallies[length].unresolved for length in range(len(order) + 1)]
-            if any(usable[1:-1]):
-                shares = [(number + 1) / (count + 1) for number in range(count)]
-                picks = noise.quantiles(posterior, shares, usable)
-                raise self.need((prefixes[pick] for pick in picks), "narrow", shifting=True)
-        return _Link(frozenset({order[best]}), prefixes[best])
+            shares = [(number + 1) / (count + 1) for number in range(count)]
+            picks = noise.quantiles(posterior, shares, usable)
+            raise self.need((prefixes[pick] for pick in picks), "narrow", shifting=True)
+        return _Link(frozenset(order[first:last]), prefixes[first])
 
     def weights(self, items: Iterable[int]) -> dict[int, float]:
         found = {item: self.problem.weight(item) for item in items}
@@ -292,7 +313,7 @@ class _Search:
                     return trial
                 if outcome is UNRESOLVED:
                     trials[place] = self.with_partners(trial, cause.companions)
-            proven = all(self.outcome(trial) is GOOD for trial in trials)
+            proven = self.outcome(cause.sufficient) is BAD and all(self.outcome(trial) is GOOD for trial in trials)
             self.causes[number] = msgspec.structs.replace(cause, without=tuple(trials), proven=proven)
         return None
 
@@ -304,7 +325,7 @@ class _Search:
     def repeat(self, doubtful: Iterable[Items]) -> None:
         """Run each once more, if it was run once: as long as they agree with themselves, they are believed."""
         ends = (frozenset[int](), self.problem.everything)
-        once = [one for one in doubtful if one not in ends and self.seen[one].runs < 2]
+        once = [one for one in doubtful if one not in ends and self.seen.get(one, Tally()).runs < 2]
         if self.noise.absent and once:
             raise self.need(once, "look twice", shifting=True)
 

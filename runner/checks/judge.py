@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from runner.errors import UsageError
+from runner.shown import few
 from runner.state.spec import ColumnRule, TableRule
 from runner.state.strict import load_json, load_toml, load_yaml
 
@@ -157,14 +158,14 @@ def table_problems(facts: TableFacts, rule: TableRule) -> Iterator[str]:
     if rule.rows.max is not None and facts.rows > rule.rows.max:
         yield f"{facts.rows} rows, more than {rule.rows.max}"
     if missing := [name for name in (*rules, *rule.unique) if name not in facts.names]:
-        yield f"no column {_listed(missing)}"
+        yield f"no column {few(missing, _MOST_NAMED)}"
     if not rule.others and (more := [name for name in facts.names if name not in rules]):
-        yield f"undeclared column {_listed(more)}"
+        yield f"undeclared column {few(more, _MOST_NAMED)}"
     for name, column in rules.items():
         if name in facts.columns:
             yield from (f"{name}: {told}" for told in _column_problems(facts.columns[name], facts.rows, column))
     if facts.repeated:
-        yield f"{facts.repeated} rows repeat {_listed(list(rule.unique))}"
+        yield f"{facts.repeated} rows repeat {few(rule.unique, _MOST_NAMED)}"
 
 
 def _column_problems(facts: ColumnFacts, rows: int, rule: ColumnRule) -> Iterator[str]:
@@ -178,7 +179,7 @@ def _column_problems(facts: ColumnFacts, rows: int, rule: ColumnRule) -> Iterato
     if facts.high.count:
         yield _counted(facts.high, f"above {rule.max}")
     if facts.other.count:
-        yield _counted(facts.other, f"none of {_listed(list(rule.values))}")
+        yield _counted(facts.other, f"none of {few(rule.values, _MOST_NAMED)}")
     if rule.unique and facts.distinct < facts.values:
         yield f"{facts.values - facts.distinct} values are repeated"
 
@@ -186,11 +187,6 @@ def _column_problems(facts: ColumnFacts, rows: int, rule: ColumnRule) -> Iterato
 def _counted(found: Counted, what: str) -> str:
     first = f" (first in row {found.row})" if found.row is not None else ""
     return f"{found.count} {'value is' if found.count == 1 else 'values are'} {what}{first}"
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(names[:_MOST_NAMED]) + more
 
 
 def _is_time(text: str) -> bool:

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 import typer
 
+from runner import supply
 from runner.bisect import Cause, Outcome
 from runner.bisect.model import Items
 from runner.bisecting import LOOKS, Bisect, Drilled, Request, Result
-from runner.cli.output import print_json, safe, table
+from runner.cli.output import Progress, print_json, safe, table
 from runner.cli.running import replay as replay_run
 from runner.cli.running import session
 from runner.diff import Change
+from runner.drill import Drill
 from runner.errors import Exit, UsageError
 from runner.judge import Wanted
 from runner.layers.access import limits
-from runner.state.job import JobLimits
+from runner.shown import few
+from runner.state.bisected import Bisected, BisectLog, HostChange, Inside, Moved, Proof, Suspected, Tried
+from runner.state.decode import convert
+from runner.state.job import LOCAL, JobLimits
 from runner.store.bisects import BisectFolder, Line, find_bisect
-from runner.tools.judge_program import run_judge
+from runner.suspects import finished
+from runner.tools.judge_program import files_of, run_judge
+from runner.trials import Elsewhere
+from runner.trust import Consent, admit
 from runner.workspace import Workspace, open_workspace
 
 _SHOWN = 8
+_ANEW = "the changes are divided otherwise than when it was asked"
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -32,12 +42,15 @@ class Asked(msgspec.Struct, frozen=True):
     metric: str | None
     good: str | None
     output: str | None
-    jobs: int
+    jobs: int | None
+    on: str | None
     budget: str | None
     releases: bool
 
 
-def bisect(words: Sequence[str], asked: Asked, *, quiet: bool, store: Path | None, as_json: bool) -> int:
+def bisect(
+    words: Sequence[str], asked: Asked, consent: Consent, *, quiet: bool, store: Path | None, as_json: bool
+) -> int:
     workspace = open_workspace(Path.cwd(), store)
     first, *rest = words
     kept = {"log": _log, "show": _show}
@@ -45,20 +58,50 @@ def bisect(words: Sequence[str], asked: Asked, *, quiet: bool, store: Path | Non
         return kept[first](_known(workspace, rest), as_json)
     if first == "resume" and len(rest) < 2:
         folder = find_bisect(workspace.store, rest[0] if rest else None)
-        return _go(Bisect(workspace, _resumed(folder, asked), run_judge), quiet, as_json)
+        made = _supplied(workspace, _resumed(folder, asked, quiet), quiet)
+        if _is_divided_anew(folder, made):
+            Progress(quiet).say(f"{_ANEW}: bisect {folder.id} goes on as {made.folder.id}, and its trials are used")
+        return _go(made, asked, consent, quiet, as_json)
     if first == "replay" and len(rest) == 1:
         return replay_run(
-            _trial(workspace, rest[0]), times=None, dry_run=False, quiet=quiet, store=store, as_json=as_json
+            _trial(workspace, rest[0]),
+            times=None,
+            dry_run=False,
+            apart=True,
+            quiet=quiet,
+            store=store,
+            as_json=as_json,
+            consent=consent,
         )
     if len(words) != 2:
         raise UsageError("which two runs?", f"given: {' '.join(words)}", "`replay bisect GOOD BAD`; see --help")
-    return _go(Bisect(workspace, _request(words, asked), run_judge), quiet, as_json)
+    return _go(_supplied(workspace, _request(words, asked), quiet), asked, consent, quiet, as_json)
+
+
+def _supplied(workspace: Workspace, request: Request, quiet: bool) -> Bisect:
+    """In a clone that pulled nothing the remote is asked, as for a replay."""
+    given, progress = supply.Asked(), Progress(quiet)
+    with contextlib.closing(progress), supply.told(given), workspace.store.adding():
+        return Bisect(
+            workspace, request, run_judge, lambda runs: supply.bring_ends(workspace, runs, progress.say, given)
+        )
 
 
 def _request(words: Sequence[str], asked: Asked) -> Request:
     trials, seconds = _budget(asked.budget)
-    judge = Wanted(asked.judge, asked.metric, asked.good, asked.output)
-    return Request(words[0], words[1], judge, asked.jobs, seconds, trials, releases=asked.releases)
+    judge = _as_it_is_now(Wanted(asked.judge, asked.metric, asked.good, asked.output))
+    on = _place(asked.on) if asked.on else LOCAL
+    return Request(words[0], words[1], judge, asked.jobs or 1, seconds, trials, releases=asked.releases, on=on)
+
+
+def _as_it_is_now(judge: Wanted) -> Wanted:
+    return msgspec.structs.replace(judge, files=files_of(judge.command)) if judge.command is not None else judge
+
+
+def _place(on: str) -> str:
+    from runner.cli.nightly import place
+
+    return place(on)
 
 
 def _budget(text: str | None) -> tuple[int | None, float | None]:
@@ -72,17 +115,45 @@ def _budget(text: str | None) -> tuple[int | None, float | None]:
         raise UsageError(f"--budget: {text!r} is no number of trials and no time", next="like 40, or 30m") from error
 
 
-def _resumed(folder: BisectFolder, asked: Asked) -> Request:
-    kept = msgspec.convert(folder.request(), Request)
+def _resumed(folder: BisectFolder, asked: Asked, quiet: bool) -> Request:
+    """As it was asked for; with a judge that changed since it is another bisect, so that no answers of two mix."""
+    if judged_by := next((name for name in ("judge", "metric", "good", "output") if getattr(asked, name)), None):
+        raise UsageError(
+            f"a bisect that goes on is judged as it was: --{judged_by} cannot be given",
+            next=f"`replay bisect GOOD BAD --{judged_by} …` asks anew, and uses the trials that there are",
+        )
+    kept = convert(folder.request(), Request)
+    on = _place(asked.on) if asked.on else kept.on
+    judge = _as_it_is_now(kept.judge)
+    if judge != kept.judge:
+        Progress(quiet).say(f"the judge changed since: what bisect {folder.id} tried is judged anew")
     trials, seconds = _budget(asked.budget)
     return msgspec.structs.replace(
-        kept, workers=max(asked.jobs, kept.workers), seconds=seconds, trials=trials, releases=asked.releases
+        kept,
+        judge=judge,
+        workers=asked.jobs or (kept.workers if on == kept.on else 1),
+        seconds=seconds,
+        trials=trials,
+        releases=asked.releases or kept.releases,
+        on=on,
     )
 
 
 def _known(workspace: Workspace, rest: Sequence[str]) -> Bisect:
     folder = find_bisect(workspace.store, rest[0] if rest else None)
-    return Bisect(workspace, msgspec.convert(folder.request(), Request), run_judge)
+    made = Bisect(workspace, convert(folder.request(), Request), run_judge)
+    if _is_divided_anew(folder, made):
+        raise UsageError(
+            f"bisect {folder.id} cannot be shown: {_ANEW}",
+            "what the store has of wheels and parameter files decides what can be told apart",
+            f"`replay bisect resume {folder.id}` goes on as another, and uses the trials that there are",
+        )
+    return made
+
+
+def _is_divided_anew(folder: BisectFolder, made: Bisect) -> bool:
+    """What was kept is of another numbering of the changes; a judge that changed makes another bisect, too."""
+    return made.folder.id != folder.id and made.request.judge == convert(folder.request(), Request).judge
 
 
 def _trial(workspace: Workspace, part: str) -> str:
@@ -95,17 +166,37 @@ def _trial(workspace: Workspace, part: str) -> str:
     return lines[int(part) - 1].run_id
 
 
-def _go(made: Bisect, quiet: bool, as_json: bool) -> int:
+def _go(made: Bisect, asked: Asked, consent: Consent, quiet: bool, as_json: bool) -> int:
+    good, bad = made.setup.good, made.setup.bad
+    for run, other in ((good, bad), (bad, good)):
+        admit(made.workspace, run, *finished(run), consent, beside=finished(other)[0])
     made.folder.hold()
     try:
+        known = len(made.lines)
         made.begin()
         result = made.result()
         if result.asked is not None:
-            with session(made.workspace, quiet=quiet) as here:
-                result = made.go(here, _teller(here.say))
+            with session(made.workspace, quiet=quiet) as here, _elsewhere(made, asked.jobs) as elsewhere:
+                result = made.go(here, _teller(here.say, known), elsewhere)
     finally:
         made.folder.release()
     return _print(result, as_json)
+
+
+@contextlib.contextmanager
+def _elsewhere(made: Bisect, jobs: int | None) -> Iterator[Elsewhere | None]:
+    """On a cluster as many trials at once as that takes."""
+    from runner.there import There
+
+    if made.request.on == LOCAL:
+        yield None
+        return
+    there = There(made.workspace, made.request.on, jobs)
+    made.employ(there.count)
+    try:
+        yield there.try_out
+    finally:
+        there.stop()
 
 
 def _show(made: Bisect, as_json: bool) -> int:
@@ -116,10 +207,12 @@ def _log(made: Bisect, as_json: bool) -> int:
     """What was tried, in order, for a person to follow."""
     result = made.result()
     if as_json:
-        print_json({"bisect": result.id, "lines": [_log_line(result, line) for line in result.lines]})
+        lines = tuple(_tried(result, number, line) for number, line in enumerate(result.lines, 1))
+        print_json(BisectLog(result.id, result.setup.good.id, result.setup.bad.id, lines))
         return Exit.OK
     setup = result.setup
     head = f"bisect {result.id}: {setup.good.id} (good) … {setup.bad.id} (bad), {len(setup.between.changes)} changes\n"
+    head += _left_out_checks(result)
     rows = [
         (
             f"{number:>3}",
@@ -135,22 +228,40 @@ def _log(made: Bisect, as_json: bool) -> int:
     return Exit.OK
 
 
-def _log_line(result: Result, line: Line) -> dict[str, object]:
-    taken = list(line.items) if line.drill else _plain(result, frozenset(line.items))
-    return {**msgspec.to_builtins(line), "items": taken}
+def _tried(result: Result, number: int, line: Line) -> Tried:
+    drill = _drill_of(result, line)
+    return Tried(
+        number,
+        line.round,
+        _line_taken(result, line),
+        line.outcome,  # type: ignore[arg-type]
+        line.doing,
+        line.seconds,
+        () if line.drill else _plain(result, frozenset(line.items)),
+        tuple(drill.names[item] for item in line.items) if drill else (),
+        line.run_id or None,
+        line.state or None,
+        line.shown,
+        line.note,
+        line.drill,
+    )
 
 
 # --- while it works -----------------------------------------------------------------------------------------------
 
 
-def _teller(say: Callable[[str], None]) -> Callable[[Result], None]:
-    said: list[str] = []
+def _teller(say: Callable[[str], None], known: int) -> Callable[[Result], None]:
+    """Tells of each trial once; the first so many lines were told by the command that made them."""
+    told = known
+    if known:
+        say(f"going on after {known} trials, looks at the ends included")
 
     def tell(result: Result) -> None:
-        for line in result.lines[len(said) :]:
-            said.append(f"{_line_taken(result, line)}: {line.outcome}")
+        nonlocal told
+        for line in result.lines[told:]:
             if line.doing != "recorded":
-                say(f"{said[-1]}  {line.shown}{_progress(result)}")
+                say(f"{_line_taken(result, line)}: {line.outcome}  {line.shown}{_progress(result)}")
+        told = len(result.lines)
 
     return tell
 
@@ -159,13 +270,21 @@ def _progress(result: Result) -> str:
     if result.asked is None:
         return ""
     left = result.asked.left
-    still = f"; {len(left)} changes left" if left else ""
+    looks = _looks_left(result)
+    still = "; looking at the ends" if looks else f"; {len(left)} changes left" if left else ""
     count = len(result.trials)
-    return f"  ({count} trial{'s' * (count != 1)}{still}, some {_to_come(result)} to come)"
+    return f"  ({count} trial{'s' * (count != 1)}{still}, some {looks + _to_come(result)} to come)"
+
+
+def _looks_left(result: Result) -> int:
+    return sum(max(0, LOOKS - result.seen[end].runs) for end in (frozenset[int](), result.everything))
 
 
 def _to_come(result: Result) -> int:
-    left = result.asked.left.values() if result.asked else ()
+    """What a search of one cause needs on average, the proof included."""
+    left = list(result.asked.left.values()) if result.asked else []
+    if not left and _looks_left(result):
+        left = [1 / len(result.everything)] * len(result.everything)
     bits = -sum(share * math.log2(share) for share in left if share > 0)
     return math.ceil(bits) + 2 if left else 1
 
@@ -174,12 +293,19 @@ def _name(change: Change) -> str:
     return "the code" if (change.layer, change.name) == ("code", "files") else change.name
 
 
+def _drill_of(result: Result, line: Line) -> Drill | None:
+    return next((one.drill for one in result.drilled if one.drill.key == line.drill), None)
+
+
 def _line_taken(result: Result, line: Line) -> str:
     if not line.drill:
         return _taken(result, frozenset(line.items))
-    drill = next((one.drill for one in result.drilled if one.drill.key == line.drill), None)
-    count = f" of {len(drill.names)}" if drill else ""
-    return f"{line.drill}: {len(line.items)}{count} parts"
+    drill = _drill_of(result, line)
+    if drill is None:
+        return f"{line.drill}: {len(line.items)} parts"
+    names = [drill.names[item] for item in line.items]
+    taken = f"up to {names[-1]}" if drill.ordered and names else few(names, 3)
+    return f"{_name(drill.change)}: {taken or 'none of it'}"
 
 
 def _taken(result: Result, items: Items) -> str:
@@ -192,9 +318,7 @@ def _taken(result: Result, items: Items) -> str:
 
 
 def _names(changes: Sequence[Change]) -> str:
-    names = [_name(change) for change in changes]
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    return few([_name(change) for change in changes], 3)
 
 
 # --- in the end ------------------------------------------------------------------------------------------------------
@@ -208,36 +332,40 @@ def _print(result: Result, as_json: bool) -> int:
     return Exit.OK if result.found and result.found.proven else Exit.DIFFERENT
 
 
-def _json(result: Result) -> dict[str, object]:
-    causes = result.found.causes if result.found else ()
+def _json(result: Result) -> Bisected:
+    causes = result.found.causes if result.found else result.asked.causes if result.asked else ()
     main = causes[0] if causes else None
-    found: dict[str, object] = {
-        "bisect": result.id,
-        "cause": _plain(result, _items(main)) if main else [],
-        "proven": bool(result.found and result.found.proven),
-        "trials": len(result.trials),
-        "rounds": result.rounds,
-        "unresolved": sum(line.outcome == Outcome.UNRESOLVED for line in result.trials),
-        "independent": [_plain(result, _items(cause)) for cause in causes[1:]],
-        "companions": _plain(result, main.companions) if main else [],
-        "blocks": [_plain(result, part) for cause in causes for part in cause.parts if _is_block(result, part)],
-        "changes": len(result.setup.between.changes),
-        "good": result.setup.good.id,
-        "bad": result.setup.bad.id,
-    }
-    if result.drilled:
-        found["drill"] = [_drill_json(one) for one in result.drilled]
-    if result.found:
-        found["probability"] = round(result.found.probability, 4)
-    if result.asked and not result.found:
-        shares = sorted(result.asked.left.items(), key=lambda one: -one[1])
-        found["suspects"] = [
-            {"changes": _plain(result, frozenset({item})), "probability": round(share, 4)} for item, share in shares
-        ]
-    if result.unreproduced:
-        found["unreproduced"] = result.unreproduced
-        found["host"] = [{"name": name, "then": then, "now": now} for name, then, now in _hosts(result)]
-    return found
+    return Bisected(
+        bisect=result.id,
+        good=result.setup.good.id,
+        bad=result.setup.bad.id,
+        changes=len(result.setup.between.changes),
+        cause=_plain(result, _items(main)) if main else (),
+        proven=bool(result.found and result.found.proven),
+        trials=len(result.trials),
+        rounds=result.rounds,
+        unresolved=_unresolved(result),
+        independent=tuple(_plain(result, _items(cause)) for cause in causes[1:]),
+        companions=_plain(result, main.companions) if main else (),
+        blocks=tuple(_plain(result, part) for cause in causes for part in cause.parts if _is_block(result, part)),
+        proof=tuple(dict.fromkeys(one for cause in causes for one in _proof(result, cause))),
+        drill=tuple(map(_drill_json, result.drilled)),
+        probability=round(result.found.probability, 4) if result.found else None,
+        alpha=result.alpha if result.found else None,
+        suspects=() if result.found else _suspects(result),
+        unreproduced=result.unreproduced or None,  # type: ignore[arg-type]
+        host=tuple(HostChange(*each) for each in _hosts(result)) if result.unreproduced else (),
+        checks_left_out=result.setup.checks_left_out,
+    )
+
+
+def _suspects(result: Result) -> tuple[Suspected, ...]:
+    shares = sorted(result.asked.left.items(), key=lambda one: -one[1]) if result.asked else []
+    return tuple(Suspected(_plain(result, frozenset({item})), round(share, 4)) for item, share in shares)
+
+
+def _unresolved(result: Result) -> int:
+    return sum(line.outcome == Outcome.UNRESOLVED for line in result.trials)
 
 
 def _items(cause: Cause) -> Items:
@@ -248,16 +376,12 @@ def _is_block(result: Result, part: Items) -> bool:
     return len(result.setup.changes_of(part)) > 1
 
 
-def _plain(result: Result, items: Items) -> list[dict[str, str]]:
-    listed = (
-        {"layer": change.layer, "name": change.name, "good": change.a, "bad": change.b}
-        for change in result.setup.changes_of(items)
-    )
-    return [{key: value for key, value in one.items() if value is not None} for one in listed]
+def _plain(result: Result, items: Items) -> tuple[Moved, ...]:
+    return tuple(Moved(one.layer, one.name, one.a, one.b) for one in result.setup.changes_of(items))
 
 
 def _text(result: Result) -> str:
-    text = _history(result)
+    text = _left_out_checks(result) + _history(result)
     if result.unreproduced:
         return text + _unreproduced(result)
     if result.found is None:
@@ -266,34 +390,40 @@ def _text(result: Result) -> str:
     text += "".join(_cause_text(result, cause, number, len(causes)) for number, cause in enumerate(causes, 1))
     text += "".join(map(_drill_text, result.drilled))
     text += _counts(result)
-    again = next((line.run_id for line in result.lines if frozenset(line.items) == causes[0].sufficient), "")
+    again = next((line.run_id for line in _runs_of(result, causes[0].sufficient)), "")
     return text + (f"again:  replay bisect replay {again}\n" if again else "")
 
 
+def _left_out_checks(result: Result) -> str:
+    names = safe(", ".join(result.setup.checks_left_out))
+    return f"checks that the two runs do not declare alike are left out of every trial: {names}\n" if names else ""
+
+
 def _history(result: Result) -> str:
-    if not result.passed:
+    came = [Outcome(line.outcome) for line in result.history]
+    if not came:
         return ""
-    setup = result.setup
-    return f"history: of {result.passed} runs recorded between, the turn is {setup.good.id} … {setup.bad.id}\n"
+    good = came.count(Outcome.GOOD)
+    return f"history: {good} good and {len(came) - good} bad runs that were recorded between say where to look first\n"
 
 
 def _drill_text(one: Drilled) -> str:
-    counted = f"({one.trials} trials more)"
+    counted = (
+        f"({one.trials} trial{'s' * (one.trials != 1)} more{f'; among {one.drill.among}' if one.drill.among else ''})"
+    )
     if one.found is None:
         return f"  in {safe(_name(one.drill.change))}: not found yet {counted}\n"
     items = [item for cause in one.found.causes for part in cause.parts for item in sorted(part)]
     names = [safe(one.drill.names[item]) for item in items]
     which = "first bad" if one.drill.ordered else "of it"
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"  {which}: {', '.join(names[:_SHOWN])}{more}  {counted}\n"
+    return f"  {which}: {few(names, _SHOWN)}  {counted}\n"
 
 
-def _drill_json(one: Drilled) -> dict[str, object]:
+def _drill_json(one: Drilled) -> Inside:
     causes = one.found.causes if one.found else ()
-    parts = [[one.drill.names[item] for part in cause.parts for item in sorted(part)] for cause in causes]
+    parts = tuple(tuple(one.drill.names[item] for part in cause.parts for item in sorted(part)) for cause in causes)
     change = one.drill.change
-    found = {"layer": change.layer, "name": change.name, "ordered": one.drill.ordered, "parts": parts}
-    return found | {"proven": bool(one.found and one.found.proven), "trials": one.trials}
+    return Inside(change.layer, change.name, one.drill.ordered, parts, bool(one.found and one.found.proven), one.trials)
 
 
 def _cause_text(result: Result, cause: Cause, number: int, count: int) -> str:
@@ -311,12 +441,41 @@ def _cause_text(result: Result, cause: Cause, number: int, count: int) -> str:
             text += f"  cannot be taken apart: {safe(_names(result.setup.changes_of(part)))}\n"
     if cause.companions:
         text += f"  came along, as they must: {safe(_names(result.setup.changes_of(cause.companions)))}\n"
-    name = _names(changes)
-    rows = [_row(result, "good", frozenset()), _row(result, f"good + {name}", cause.sufficient)]
-    rows.append(_row(result, "bad", result.everything))
+    rows = [(f"  {safe(one.state)}", _came(result, items), safe(one.shown)) for items, one in _rows(result, cause)]
+    return text + table(rows)
+
+
+def _proof(result: Result, cause: Cause) -> list[Proof]:
+    return [one for _, one in _rows(result, cause)]
+
+
+def _rows(result: Result, cause: Cause) -> list[tuple[Items, Proof]]:
+    """What the proof rests on, as far as it was run."""
+    states = [
+        ("good", frozenset[int]()),
+        (f"good + {_names(result.setup.changes_of(_items(cause)))}", cause.sufficient),
+    ]
+    states.append(("bad", result.everything))
     for part, without in zip(cause.parts, cause.without, strict=False):
-        rows.append(_row(result, f"bad − {_left_out(result, part, without)}", without))
-    return text + table([row for row in rows if row])
+        states.append((f"bad − {_left_out(result, part, without)}", without))
+    rows = []
+    for state, items in states:
+        if lines := _runs_of(result, items):
+            last = lines[-1]
+            shown = last.shown + (f"  ({last.note})" if last.note else "")
+            rows.append((items, Proof(state, last.outcome, last.run_id, len(lines), shown)))  # type: ignore[arg-type]
+    return rows
+
+
+def _runs_of(result: Result, items: Items) -> list[Line]:
+    return [line for line in result.lines if not line.drill and not line.history and frozenset(line.items) == items]
+
+
+def _came(result: Result, items: Items) -> str:
+    tally = result.seen[items]
+    if tally.good and tally.bad:
+        return f"{tally.good} good, {tally.bad} bad"
+    return Outcome.GOOD if tally.good else Outcome.BAD if tally.bad else Outcome.UNRESOLVED
 
 
 def _left_out(result: Result, part: Items, without: Items) -> str:
@@ -325,31 +484,21 @@ def _left_out(result: Result, part: Items, without: Items) -> str:
     return name + (f" − {_names(result.setup.changes_of(others))}" if others else "")
 
 
-def _row(result: Result, what: str, items: Items) -> tuple[str, ...]:
-    lines = [line for line in result.lines if frozenset(line.items) == items]
-    if not lines:
-        return ()
-    tally = result.seen[items]
-    last = lines[-1]
-    outcome = last.outcome if not (tally.good and tally.bad) else f"{tally.good} good, {tally.bad} bad"
-    note = f"  ({last.note})" if last.note else ""
-    return (f"  {safe(what)}", outcome, safe(last.shown) + note)
-
-
 def _sides(change: Change) -> str:
     return " → ".join("—" if side is None else side for side in (change.a, change.b))
 
 
 def _counts(result: Result) -> str:
-    unresolved = sum(line.outcome == Outcome.UNRESOLVED for line in result.trials)
+    unresolved = _unresolved(result)
     ends = [result.seen[end] for end in (frozenset[int](), result.everything)]
     flakes = f"flakes {ends[0].bad}/{ends[0].runs}, {ends[1].good}/{ends[1].runs}"
     trials, rounds = len(result.trials), result.rounds
     text = (
         f"{trials} trial{'s' * (trials != 1)} in {rounds} round{'s' * (rounds != 1)}; {unresolved} unresolved; {flakes}"
     )
-    if result.found and result.found.probability < 1:
-        text += f"; right with probability {result.found.probability:.3f}"
+    if result.found and result.alpha:
+        sure = f"right with probability {result.found.probability:.3f}, " if result.found.probability < 1 else ""
+        text += f"; {sure}α {result.alpha:g}"
     return text + "\n"
 
 
@@ -363,6 +512,8 @@ def _inconclusive(result: Result) -> str:
         text += table(rows)
         more = len(result.asked.left) - len(shares)
         text += f"  and {more} more\n" if more else ""
+        for cause in result.asked.causes:
+            text += f"  found, not proven yet: {safe(_names(result.setup.changes_of(_items(cause))))}\n"
     return text + _counts(result) + f"on:     replay bisect resume {result.id}\n"
 
 
@@ -374,14 +525,20 @@ def _unreproduced(result: Result) -> str:
     text += table(
         [("  recorded" if line.doing == "recorded" else "  rerun", line.outcome, safe(line.shown)) for line in lines]
     )
-    text += f"its own state does not give again what was recorded ({LOOKS - 1} reruns): the cause is outside of what\n"
-    text += "is recorded, or chance. What differs between the machine then and now:\n"
+    text += f"{LOOKS - 1} reruns of its own state did not give what was recorded: the cause lies outside of\n"
+    text += "what is recorded, or it is chance. "
     rows = [(f"  {name}", f"{safe(then)} → {safe(now)}") for name, then, now in _hosts(result)]
-    return text + (table(rows) if rows else "  nothing that is observed\n")
+    if not rows:
+        return text + "Nothing that is observed of the machine differs between then and now.\n"
+    return text + "What differs between the machine then and now:\n" + table(rows)
 
 
 def _hosts(result: Result) -> list[tuple[str, str, str]]:
     """Fields in which the machine of the recorded run and that of its last rerun differ."""
     then, now = result.then, result.now
-    pairs = ((name, str(getattr(then, name)), str(getattr(now, name))) for name in then.__struct_fields__)
-    return [(name, before, after) for name, before, after in pairs if before != after]
+    pairs = ((name, getattr(then, name), getattr(now, name)) for name in then.__struct_fields__)
+    return [(name, _seen(before), _seen(after)) for name, before, after in pairs if before != after]
+
+
+def _seen(value: tuple[str, ...] | str | int | None) -> str:
+    return (", ".join(value) or "none") if isinstance(value, tuple) else "unknown" if value is None else str(value)

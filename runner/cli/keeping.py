@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -9,25 +11,30 @@ import typer
 from runner import collect, doctor, scaffold
 from runner.cli.output import Progress, print_json, safe, table
 from runner.environment import locks
-from runner.errors import Exit, OutsideError, UsageError
+from runner.errors import Exit, OutsideError, RefusedError, UsageError
+from runner.retention import let_go, refuse_unknown, rules
+from runner.shown import count, few
 from runner.state.health import Finding, Health
 from runner.store.files import write_atomic
-from runner.store.runs import RunStatus
+from runner.store.index import rows
+from runner.store.runs import Run, RunStatus
 from runner.tools.containers import connect
-from runner.workspace import WORKFILE, open_damaged_workspace, open_workspace
+from runner.workspace import RELEASED, WORKFILE, Workspace, open_damaged_workspace, open_workspace
 
 _SHOWN = 20
 
 
-def rm(parts: list[str], store: Path | None, as_json: bool) -> int:
+def rm(parts: list[str], force: bool, store: Path | None, as_json: bool) -> int:
     workspace = open_workspace(Path.cwd(), store)
-    runs = [workspace.find_run(part) for part in parts]
+    runs = [workspace.find_run(part, strictly=True) for part in parts]
     with workspace.store.adding():  # `gc` must not see a run half forgotten
         for run in runs:
             if run.status() is RunStatus.RUNNING:
                 raise UsageError(f"{run.id} is still running", next="end it first")
             if run.is_being_replayed():
                 raise UsageError(f"{run.id} is being replayed", next="try again when that is done")
+            if not force:
+                _refuse_released(workspace, run)
         for run in runs:
             run.forget()
     if as_json:
@@ -37,16 +44,30 @@ def rm(parts: list[str], store: Path | None, as_json: bool) -> int:
     return Exit.OK
 
 
-def gc(dry_run: bool, store: Path | None, as_json: bool) -> int:
+def _refuse_released(workspace: Workspace, run: Run) -> None:
+    names = [RELEASED + known.release.name for known in workspace.releases_of(run.id)]
+    if names:
+        raise RefusedError(
+            f"{run.id} is the run of {', '.join(names)}",
+            "without it the release cannot be replayed, verified or held against others",
+            "give --force to forget it all the same",
+        )
+
+
+def gc(keep: Sequence[str], dry_run: bool, store: Path | None, as_json: bool) -> int:
     workspace = open_workspace(Path.cwd(), store)
     with workspace.store.collecting(), locks.collecting(workspace.store.cache):
-        garbage = collect.find_garbage(workspace)
+        gone = _let_go(workspace, keep) if keep else []
+        garbage = collect.find_garbage(workspace, set(gone))
         if not dry_run:
+            for run_id in gone:
+                workspace.run(run_id).forget()
             collect.remove(workspace.store, garbage)
         layers = _layers(workspace.store.id, remove=not dry_run)
     if as_json:
         print_json(
             {
+                **({"runs": gone} if keep else {}),
                 "blobs": list(garbage.blobs),
                 "paths": sorted(str(path.relative_to(workspace.store.folder)) for path in garbage.paths),
                 "images": sorted(layers),
@@ -56,10 +77,26 @@ def gc(dry_run: bool, store: Path | None, as_json: bool) -> int:
         )
     else:
         verb = "would remove" if dry_run else "removed"
+        if keep:
+            shown = f": {few(gone, _SHOWN)}" if gone else ""
+            typer.echo(f"{'would forget' if dry_run else 'forgot'} {count(len(gone), 'run')}{shown}")
         typer.echo(f"{verb} {len(garbage.blobs)} blobs and {len(garbage.paths)} other things, {garbage.size >> 10} KiB")
         if layers:
             typer.echo(f"{verb} {len(layers)} images with copies of them from the engine")
     return Exit.OK
+
+
+def _let_go(workspace: Workspace, keep: Sequence[str]) -> list[str]:
+    """The runs that no rule keeps and nobody is at."""
+    kept_by = rules(keep, datetime.datetime.now(datetime.UTC))
+    listed = rows(workspace.store.folder / "index.sqlite", workspace.run_ids(), workspace.run)
+    refuse_unknown(listed, kept_by)
+    released = {known.release.run for known in workspace.releases.all()}
+    return [run_id for run_id in let_go(listed, kept_by, released) if not workspace.run(run_id).is_being_replayed()]
+
+
+def drop_layers(store_id: str) -> list[str]:
+    return sorted(_layers(store_id, remove=True))
 
 
 def _layers(store_id: str, *, remove: bool) -> dict[str, int]:

@@ -13,8 +13,11 @@ import msgspec
 import typer
 
 from runner.cli.output import Harmless, checks_text, diagnosis_text, print_json, safe, table
+from runner.cli.releasing import binding_text
+from runner.erased import erased_of
 from runner.errors import Exit, RefusedError, UsageError, disk_error
 from runner.logs import STAGE, STDERR, STDOUT, read_log
+from runner.shown import few
 from runner.state.digest import Digest, plain
 from runner.state.record import Output, Verdict
 from runner.state.spec import DataSeen, StateSpec
@@ -58,19 +61,27 @@ def diff(a: str, b: str, store: Path | None, as_json: bool) -> int:
 
     found = explain(open_workspace(Path.cwd(), store), a, b)
     if as_json:
-        moved = [{"path": path, **plain(one)} for path, one in found.moved.columns]
-        told = {"moved": moved, "metrics": found.metrics, "diagnosis": found.diagnosis}
-        print_json({**msgspec.structs.asdict(found.diff), **told})
+        print_json(diff_json(found))
     else:
-        typer.echo(_diff_text(found.diff) + _moved_text(found) + diagnosis_text(found.diagnosis), nl=False)
+        typer.echo(diff_text(found), nl=False)
     return Exit.OK if found.diff.equal else Exit.DIFFERENT
+
+
+def diff_json(found: Explained) -> dict[str, object]:
+    moved = [{"path": path, **plain(one)} for path, one in found.moved.columns]
+    told = {"moved": moved, "metrics": found.metrics, "diagnosis": found.diagnosis}
+    return {**msgspec.structs.asdict(found.diff), **told}
+
+
+def diff_text(found: Explained) -> str:
+    return _diff_text(found.diff) + _moved_text(found) + diagnosis_text(found.diagnosis)
 
 
 def ls(wanted: Filter, store: Path | None, as_json: bool) -> int:
     from runner.store.index import OUTCOMES, rows
 
     if wanted.status not in (None, *OUTCOMES, *Verdict):
-        known = ", ".join((*OUTCOMES, *Verdict))
+        known = ", ".join(dict.fromkeys((*OUTCOMES, *Verdict)))
         raise UsageError(f"--status: {wanted.status!r} is not known", next=f"one of {known}")
     workspace = open_workspace(Path.cwd(), store)
     found = rows(workspace.store.folder / "index.sqlite", workspace.run_ids(), workspace.run)
@@ -95,8 +106,10 @@ def show(part: str, store: Path | None, as_json: bool) -> int:
     run = workspace.find_run(part)
     spec, record = run.spec_and_record()
     status = str(run.status())
+    released = [known.release.name for known in workspace.releases_of(run.id)]
     if as_json:
         found = {"run_id": run.id, "status": status, "signed": run.is_signed(), "spec": spec}
+        found |= {"released_as": released} if released else {}
         print_json({**found, **({"record": record} if record else {})})
         return Exit.OK
     typer.echo(_spec_text(spec), nl=False)
@@ -110,6 +123,9 @@ def show(part: str, store: Path | None, as_json: bool) -> int:
     )
     if record.replay:
         typer.echo(f"verdict   {record.replay.verdict} against {record.replay.replay_of}")
+    typer.echo("".join(f"released  as @{name}: `replay release show {name}`\n" for name in released), nl=False)
+    if spec.run.release:
+        typer.echo(f"release   {binding_text(spec.run.release).strip()}")
     typer.echo("signed    " + (f"yes: `replay verify {run.id}`" if run.is_signed() else "no"))
     for stage in record.stages:
         typer.echo(f"stage     {stage.name}: {stage.ending}, exit {stage.exit_code}, {stage.duration_s:.1f} s")
@@ -121,8 +137,7 @@ def show(part: str, store: Path | None, as_json: bool) -> int:
     for problem in record.problems:
         typer.echo(f"problem   {safe(problem.path)}: {problem.problem}: {safe(problem.detail)}")
     if record.undeclared:
-        more = f" and {len(record.undeclared) - 5} more" if len(record.undeclared) > 5 else ""
-        typer.echo(f"also wrote (not declared, not kept)  {safe(', '.join(record.undeclared[:5]))}{more}")
+        typer.echo(f"also wrote (not declared, not kept)  {safe(few(record.undeclared, 5))}")
     return Exit.OK
 
 
@@ -131,7 +146,7 @@ def logs(part: str, stream: str, store: Path | None, as_json: bool) -> int:
     if stream not in streams:
         raise UsageError(f"--stream: {stream!r} is not known", next="both, stdout or stderr")
     run = open_workspace(Path.cwd(), store).find_run(part)
-    if not (run.folder / "stdout").is_file():
+    if not any((run.folder / name).is_file() for name in ("stdout", "stderr")):
         raise UsageError(f"there are no logs of {run.id} here", "logs stay in the store of the machine that ran it")
     pieces = (piece for piece in read_log(run.folder) if piece[0] in (STAGE, *streams[stream]))
     if as_json:
@@ -171,20 +186,35 @@ def outputs(
             f"`replay outputs {run.id} --set-apart` gives those that were set apart",
         )
     found = record.set_apart if set_apart else record.outputs
+    erased = _erased(workspace, found)
     if to is not None:
-        _copy_outputs(workspace, found, to, force)
+        _copy_outputs(workspace, found, erased, to, force)
     pictures = [] if differences is None else _draw_differences(workspace, run, differences, force)
     if as_json:
-        listed = [{"path": o.path, "sha256": o.sha256, "size": o.size} for o in found]
+        listed = [
+            {"path": o.path, "sha256": o.sha256, "size": o.size}
+            | ({"erased": erased[o.sha256]} if o.sha256 in erased else {})
+            for o in found
+        ]
         also = {"to": str(to)} if to else {}
         print_json({"run_id": run.id, "outputs": listed, **also, **({"pictures": pictures} if differences else {})})
     else:
-        text = _outputs_text(found, "set apart" if set_apart else "output")
+        text = _outputs_text(found, "set apart" if set_apart else "output", erased)
         typer.echo(text + _pictures_text(pictures, differences), nl=False)
     return Exit.OK
 
 
-def _copy_outputs(workspace: Workspace, found: tuple[Output, ...], to: Path, force: bool) -> None:
+def _erased(workspace: Workspace, found: tuple[Output, ...]) -> dict[str, str]:
+    digests = (Digest(output.sha256) for output in found)
+    return {digest: one.told for digest, one in erased_of(workspace.store, workspace.specs, digests).items()}
+
+
+def _copy_outputs(
+    workspace: Workspace, found: tuple[Output, ...], erased: Mapping[str, str], to: Path, force: bool
+) -> None:
+    for output in (output for output in found if output.sha256 in erased):
+        typer.echo(f"{safe(output.path)} was {safe(erased[output.sha256])}", err=True)
+    found = tuple(output for output in found if output.sha256 not in erased)
     for output, place in zip(found, _places(to, [output.path for output in found], force), strict=True):
         source = workspace.store.blobs.verified(Digest(output.sha256))
         try:
@@ -271,6 +301,8 @@ def _diff_text(found: Diff) -> str:
     text += "".join(f"  {layer}  unknown: {safe(why)}\n" for layer, why in found.unknown.items())
     if found.host:
         text += "observed on the host, no part of the state:\n" + table([_change(change) for change in found.host])
+    if found.contract:
+        text += "declared otherwise, no part of the state:\n" + table([_change(change) for change in found.contract])
     if found.outputs:
         text += "and yet the outputs differ:\n" if found.equal else "outputs that differ:\n"
         text += table([(f"  {safe(one.name)}", safe(one.detail or f"{one.a} → {one.b}")) for one in found.outputs])
@@ -306,8 +338,11 @@ def _ls_row(row: Row) -> tuple[str, ...]:
     return (row.run_id, created, row.state_digest[7:19], result, " ".join(row.labels))
 
 
-def _outputs_text(found: tuple[Output, ...], word: str = "output") -> str:
-    return table([(f"{word:<10}" + safe(o.path), f"{o.size} bytes", o.sha256[:19]) for o in found])
+def _outputs_text(found: tuple[Output, ...], word: str = "output", erased: Mapping[str, str] | None = None) -> str:
+    """`erased` tells of digests that were."""
+    told = erased or {}
+    rows = [(f"{word:<10}" + safe(o.path), f"{o.size} bytes", o.sha256[:19], told.get(o.sha256, "")) for o in found]
+    return table([(*row[:3], safe(row[3])) for row in rows])
 
 
 def _model(path: str, digest: str, seen: Mapping[str, DataSeen]) -> str:

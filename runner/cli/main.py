@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import re
 import sys
 import traceback
+import warnings
 from typing import Any, NoReturn
 
 import typer
 
 from runner.cli import commands
-from runner.cli.output import print_error
-from runner.errors import Exit, InterruptedRunError, ReplayError, UsageError, disk_error
+from runner.cli.output import print_error, print_warning
+from runner.errors import Exit, InterruptedRunError, ReplayError, ReplayWarning, UsageError, disk_error
 
 # typer has had click inside it since 0.26 and beside it before; either way this is its error for bad usage.
 ClickError: Any = typer.BadParameter.__mro__[2]
 
 _DISK = frozenset({errno.EACCES, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENOSPC, errno.EPERM, errno.EROFS})
 """What disks and permissions do to any access to a file; other numbers are mistakes of this tool."""
+
+_EMPTY = re.compile("--[a-z-]+=")
 
 app = typer.Typer(
     name="replay",
@@ -39,19 +44,27 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command; its exit code. No exception leaves but under `--debug`."""
-    arguments = with_command(arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", ReplayWarning)
+        warnings.showwarning = print_warning(warnings.showwarning)
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
+    typed, arguments = arguments, with_command(arguments)
     debug = "--debug" in _own(arguments)
     as_json = "--json" in _own(arguments)
     try:
         own = [a for a in arguments if a != "--debug"] if debug else arguments
+        _refuse_empty(_own(own))
         return _invoke(own)
     except ReplayError as error:
         if debug:
             traceback.print_exc()
-        print_error(error, as_json)
+        print_error(_or_meant(error, typed), as_json)
         return int(error.code)
     except ClickError as error:
-        print_error(UsageError(error.format_message(), next=_help_hint(error)), as_json)
+        print_error(_or_meant(UsageError(error.format_message(), next=_help_hint(error)), typed), as_json)
         return int(Exit.USAGE)
     except (KeyboardInterrupt, typer.Abort):
         print_error(InterruptedRunError("interrupted"), as_json)
@@ -95,15 +108,39 @@ def _invoke(arguments: list[str]) -> int:
 
 def with_command(arguments: list[str]) -> list[str]:
     """`replay X` with X no command is `replay replay X`."""
-    first = next((index for index, word in enumerate(arguments) if word != "--debug"), None)
+    first = _first(arguments)
     if first is None or arguments[first].startswith("-") or arguments[first] in commands.NAMES:
         return arguments
     return [*arguments[:first], "replay", *arguments[first:]]
 
 
+def _first(arguments: list[str]) -> int | None:
+    return next((index for index, word in enumerate(arguments) if word != "--debug"), None)
+
+
+def _or_meant(error: ReplayError, typed: list[str]) -> ReplayError:
+    """With the command that was likely meant, where the first word was taken for a run and is none."""
+    first = _first(typed)
+    if first is None or typed[first] in commands.NAMES or not isinstance(error, UsageError):
+        return error
+    import difflib
+
+    meant = difflib.get_close_matches(typed[first], commands.NAMES, 1, 0.75)
+    if not meant:
+        return error
+    return UsageError(error.what, error.why, f"`replay {meant[0]}`, if that was meant; else {error.next}")
+
+
 def _own(arguments: list[str]) -> list[str]:
     """The words that are meant for this tool: those before `--`."""
     return arguments[: arguments.index("--")] if "--" in arguments else arguments
+
+
+def _refuse_empty(words: list[str]) -> None:
+    """An unset variable of a script must not make an option say something else, or nothing."""
+    for word, after in itertools.pairwise([*words, "-"]):
+        if word.startswith("--") and (not after or _EMPTY.fullmatch(word)):
+            raise UsageError(f"{word.rstrip('=')} is given an empty text", next="name a value, or leave the option out")
 
 
 def _help_hint(error: Exception) -> str:

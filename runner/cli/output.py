@@ -10,12 +10,12 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.errors import ReplayError
+from runner.errors import ReplayError, ReplayWarning
 
 if TYPE_CHECKING:
     from runner.diagnose import Diagnosis
@@ -44,6 +44,18 @@ def print_error(error: ReplayError, as_json: bool) -> None:
     lines += [f"  why:  {safe(error.why)}"] if error.why else []
     lines += [f"  next: {safe(error.next)}"] if error.next else []
     sys.stderr.write("\n".join(lines) + "\n")
+
+
+def print_warning(others: Callable[..., None]) -> Callable[..., None]:
+    """What shows this tool's warnings on stderr; `others` go on showing those of others."""
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if issubclass(category, ReplayWarning):
+            sys.stderr.write(f"warning: {safe(str(message))}\n")
+        else:
+            others(message, category, *rest, **more)
+
+    return show
 
 
 def error_words(error: ReplayError) -> dict[str, int | str]:
@@ -109,6 +121,7 @@ class Progress:
         self._quiet = quiet
         self._lock = threading.Lock()
         self._shown: str | None = None
+        self._passes = False
         self._since = 0.0
         self._done = threading.Event()
         self._harmless: defaultdict[int, Harmless] | None = defaultdict(Harmless) if sys.stderr.isatty() else None
@@ -123,6 +136,16 @@ class Progress:
             sys.stderr.write(f"· {safe(text)}" if self._live else f"· {safe(text)}\n")
             sys.stderr.flush()
             self._shown, self._since = (text, time.monotonic()) if self._live else (None, 0.0)
+
+    def at(self, text: str) -> None:
+        """What is going on, on a terminal only; what comes next takes its place."""
+        if not self._live:
+            return
+        with self._lock:
+            self._settle()
+            sys.stderr.write(f"· {safe(text)}")
+            sys.stderr.flush()
+            self._shown, self._since, self._passes = text, time.monotonic(), True
 
     def echo(self, stream: int, data: bytes) -> None:
         """A job's output as it comes, on stderr: stdout is for this command's own data."""
@@ -143,9 +166,9 @@ class Progress:
 
     def _settle(self) -> None:
         if self._shown is not None:
-            self._shown = None
-            sys.stderr.write("\n")
+            sys.stderr.write("\r\x1b[K" if self._passes else "\n")
             sys.stderr.flush()
+            self._shown, self._passes = None, False
 
     def _tick(self) -> None:
         while not self._done.wait(_SPIN_S):

@@ -15,6 +15,14 @@ def asked_passphrase() -> str:
     return _given() or _asked("Passphrase of the signing key")
 
 
+def given_passphrase() -> str:
+    """Of the key that there is, where nobody can be asked. Raises `UsageError` when none was given."""
+    found = _given()
+    if not found:
+        raise UsageError("the signing key needs a passphrase", "nobody is asked here", "set REPLAY_KEY_PASSPHRASE")
+    return found
+
+
 def new_passphrase(*, plain: bool) -> str | None:
     """For a key that is to be made; None for one that is not to be encrypted."""
     if plain:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,24 +15,29 @@ import typer
 from runner import past
 from runner.cli.output import Progress, checks_text, diagnosis_text, error_words, print_error, print_json, safe, table
 from runner.cli.passphrase import asked_passphrase
+from runner.cli.releasing import bind_of, binding_text
 from runner.compare import by_suffix
 from runner.diagnose import Diagnosis
-from runner.errors import Exit, RefusedError, ReplayError, TamperedError, UnrebuildableError, UsageError
+from runner.errors import Exit, OutsideError, RefusedError, ReplayError, TamperedError, UnrebuildableError, UsageError
 from runner.keys import keyring
 from runner.rebuild import Plan
 from runner.replay import Original, Replayed, diagnosis, original_of, overall
 from runner.replay import replay as replay_runs
-from runner.run import Session, make_plan, record_run
+from runner.run import Session, record_run
+from runner.shown import few
+from runner.state.decode import convert
 from runner.state.digest import plain
 from runner.state.job import Job, JobName
 from runner.state.record import EXIT_OF_VERDICT, Outcome, Record, ReplayResult, Verdict
-from runner.state.spec import Check
+from runner.state.spec import Check, StateSpec
+from runner.supply import planned
 from runner.tools.containers import connect
 from runner.tools.interrupts import listening
-from runner.workspace import Workspace, open_workspace
+from runner.workspace import RELEASED, Workspace, open_workspace, root_of, workfile_of
 
 if TYPE_CHECKING:
     from runner.seal import Sealer
+    from runner.trust import Consent
 
 _SHOWN = 20
 
@@ -48,10 +55,18 @@ class AdHoc(msgspec.Struct, frozen=True):
     name: str
 
 
+class Held(msgspec.Struct, frozen=True):
+    """The release that a run is to be held to, and the policy in its stead, if any."""
+
+    release: str | None
+    policy: str | None
+
+
 def run(
     job: str | None,
     command: Sequence[str],
     adhoc: AdHoc,
+    held: Held,
     *,
     relock: bool,
     at: str | None,
@@ -60,13 +75,20 @@ def run(
     store: Path | None,
     as_json: bool,
 ) -> int:
+    if not adhoc.image:
+        workfile_of(root_of(Path.cwd()))
     workspace = open_workspace(Path.cwd(), store, create=True)
     words = [*([job] if job and adhoc.image else []), *command]
-    before = past.end_of(as_of) if as_of else None
+    before = past.end_of(as_of, datetime.datetime.now(datetime.UTC)) if as_of else None
+    bind = bind_of(workspace, held.release, held.policy)
+    standing = workspace.find_run(RELEASED + held.release.removeprefix(RELEASED)).spec() if held.release else None
     with past.at_commit(workspace, at) if at else contextlib.nullcontext(workspace) as source:
         name, wanted = (adhoc.name, _adhoc_job(adhoc, words)) if adhoc.image else _declared(source, job, command)
         with session(workspace, quiet=quiet) as here:
-            spec, record = record_run(here, name, wanted, relock=relock, place=source, as_of=before)
+            spec, record = record_run(
+                here, name, wanted, relock=relock, place=source, as_of=before, bind=bind, standing=standing
+            )
+    _tell_mlflow(spec)
     if as_json:
         print_json(
             {
@@ -79,15 +101,31 @@ def run(
                 "ending": record.outcome.ending,
                 "duration_s": record.outcome.duration_s,
                 **boundary_json(record),
+                **({"release": spec.run.release} if spec.run.release else {}),
             }
         )
     else:
-        typer.echo(_recorded(spec.run.id, record), nl=False)
+        typer.echo(_recorded(spec, record), nl=False)
     if record.outcome.ending == "interrupted":
         return Exit.INTERRUPTED
-    if record.halted:
+    if record.halted or record.outcome.ending == "refused":
         return Exit.REFUSED
     return Exit.OK if record.ok else Exit.JOB_FAILED
+
+
+def _tell_mlflow(spec: StateSpec) -> None:
+    """Trouble with it is a warning: the run is recorded already."""
+    from runner.state.strict import dump_spec
+    from runner.tools import mlflow
+
+    active = mlflow.active_run(os.environ)
+    if active is None:
+        return
+    tags = {"replay.run_id": spec.run.id, "replay.state_digest": spec.digest}
+    try:
+        mlflow.tell(active, tags, f"replay/{spec.run.id}.yaml", dump_spec(spec).decode())
+    except OutsideError as error:
+        typer.echo(f"warning: {safe(error.what)}: {safe(error.why)}", err=True)
 
 
 def boundary_json(record: Record) -> dict[str, object]:
@@ -96,15 +134,30 @@ def boundary_json(record: Record) -> dict[str, object]:
     return {name: value for name, value in found.items() if value}
 
 
-def replay(part: str, *, times: int | None, dry_run: bool, quiet: bool, store: Path | None, as_json: bool) -> int:
+def replay(
+    part: str,
+    *,
+    times: int | None,
+    dry_run: bool,
+    apart: bool = False,
+    quiet: bool,
+    store: Path | None,
+    as_json: bool,
+    consent: Consent,
+) -> int:
+    from runner.trust import admit
+
     workspace = open_workspace(Path.cwd(), store)
     run = workspace.find_run(part)
     try:
         with run.being_replayed():
             original = original_of(run)
-            with session(workspace, quiet=quiet, signing=not dry_run) as here:
+            workspace.warn_if_bound_to_revoked(original.spec)
+            if not dry_run:
+                admit(workspace, run, original.spec, original.record, consent)
+            with session(workspace, quiet=quiet, signing=not dry_run, apart=apart) as here:
                 if dry_run:
-                    return _print_plan(make_plan(here, original.spec), original, as_json)
+                    return _print_plan(planned(here, original.spec), original, as_json)
                 done = replay_runs(here, original, times)
                 result = overall(here, original, done)
                 why = diagnosis(original, done, result)
@@ -129,13 +182,14 @@ def _print_no_outputs(run_id: str, error: ReplayError, as_json: bool) -> int:
 
 
 @contextlib.contextmanager
-def session(workspace: Workspace, *, quiet: bool, signing: bool = True) -> Iterator[Session]:
+def session(workspace: Workspace, *, quiet: bool, signing: bool = True, apart: bool = False) -> Iterator[Session]:
     sealer = _sealer() if signing else None
     progress = Progress(quiet)
     try:
         with listening() as interrupts:
             engine = connect(progress.say, workspace.store.id)
-            yield Session(workspace, engine, interrupts, progress.say, None if quiet else progress.echo, sealer)
+            echo = None if quiet else progress.echo
+            yield Session(workspace, engine, interrupts, progress.say, echo, sealer, apart)
     finally:
         progress.close()
 
@@ -179,16 +233,16 @@ def _adhoc_job(adhoc: AdHoc, words: Sequence[str]) -> Job:
         "network": adhoc.network,
     }
     try:
-        msgspec.convert(adhoc.name, JobName)
-        return msgspec.convert(described, Job)
+        convert(adhoc.name, JobName)
+        return convert(described, Job)
     except msgspec.ValidationError as error:
         raise UsageError("the job given on the command line cannot be", str(error)) from error
 
 
-def _recorded(run_id: str, record: Record) -> str:
-    shown = record.outputs[:_SHOWN]
-    text = f"{'halted' if record.halted else 'recorded' if record.ok else 'failed'}  {run_id}\n"
-    text += f"  {_ended(record.outcome)}\n"
+def _recorded(spec: StateSpec, record: Record) -> str:
+    run_id, shown = spec.run.id, record.outputs[:_SHOWN]
+    text = f"{_came_to(record)}  {run_id}\n  {_ended(record.outcome)}\n"
+    text += binding_text(spec.run.release) if spec.run.release else ""
     text += table([("  " + safe(one.path), f"{one.size} bytes", one.sha256[:19]) for one in shown])
     text += _more(len(record.outputs) - len(shown), f"`replay outputs {run_id}` lists them")
     text += checks_text(record)
@@ -197,7 +251,13 @@ def _recorded(run_id: str, record: Record) -> str:
     for problem in record.problems:
         text += f"  {safe(problem.path)}: {problem.problem}: {safe(problem.detail)}\n"
     text += _also_wrote(record)
-    return text + (f"again:  replay {run_id}\n" if record.outcome.ending != "interrupted" else "")
+    return text + (f"again:  replay {run_id}\n" if record.outcome.ending not in ("interrupted", "refused") else "")
+
+
+def _came_to(record: Record) -> str:
+    if record.outcome.ending == "refused":
+        return "refused"
+    return "halted" if record.halted else "recorded" if record.ok else "failed"
 
 
 def _more(count: int, where: str) -> str:
@@ -207,8 +267,7 @@ def _more(count: int, where: str) -> str:
 def _also_wrote(record: Record) -> str:
     if not record.undeclared:
         return ""
-    more = f" and {len(record.undeclared) - 5} more" if len(record.undeclared) > 5 else ""
-    return f"  also wrote (not declared, not kept): {safe(', '.join(record.undeclared[:5]))}{more}\n"
+    return f"  also wrote (not declared, not kept): {safe(few(record.undeclared, 5))}\n"
 
 
 def _ended(outcome: Outcome) -> str:
@@ -222,6 +281,7 @@ def _ended(outcome: Outcome) -> str:
         "interrupted": "interrupted",
         "not-started": "could not be started",
         "halted": "not started: a boundary halted it",
+        "refused": "not started: refused",
     }
     return f"{words[outcome.ending]} after {outcome.duration_s:.1f} s{detail}"
 

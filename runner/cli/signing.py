@@ -12,9 +12,10 @@ from runner.cli.output import print_json, safe, table
 from runner.cli.passphrase import asked_passphrase, new_passphrase
 from runner.errors import Exit, UsageError
 from runner.keys import Listed, find_key, keyring, offer, offered
-from runner.state.verification import Verification
+from runner.state.verification import NOT_HERE, Verification, failed_for
+from runner.store.releases import Copies
 from runner.store.runs import SPECS, Run, run_id_of
-from runner.workspace import WORKFILE, Workspace, open_workspace
+from runner.workspace import RELEASED, WORKFILE, Workspace, open_workspace
 
 if TYPE_CHECKING:
     from runner.tools.signing import PublicKey
@@ -31,20 +32,26 @@ def verify(part: str, keys: Sequence[str], checkpoints: Sequence[Path], store: P
     from runner.seal import judge_of
     from runner.verify import read_checkpoints, verify_packed, verify_run
 
-    judge, earlier = judge_of(_believed(keys)), read_checkpoints(checkpoints)
+    judge, earlier = judge_of(believed(keys)), read_checkpoints(checkpoints)
+    lacking = "have it packed again with `replay bundle`, where all of the run is"
     if part.endswith(".tar"):
         found = verify_packed(Path(part), judge, earlier)
     else:
         workspace = open_workspace(Path.cwd(), store)
-        found = verify_run(workspace, _run(workspace, part), judge, earlier)
+        release = part.removeprefix(RELEASED) if part.startswith(RELEASED) else None
+        found = verify_run(workspace, _run(workspace, part), judge, earlier, release)
+        if failed_for(found.checks) & NOT_HERE:
+            from runner.remote.select import how_to_get
+
+            lacking = f"{how_to_get(workspace, found.run_id)}, then verify again"
     if as_json:
         print_json(found)
     else:
-        typer.echo(_verification_text(found), nl=False)
+        typer.echo(_verification_text(found, lacking), nl=False)
     return Exit.OK if found.verified else Exit.TAMPERED
 
 
-def _believed(names: Sequence[str]) -> list[PublicKey]:
+def believed(names: Sequence[str]) -> list[PublicKey]:
     """The keys that were named, and no other; else those that are trusted."""
     trusted = keyring().trusted()
     known = [*trusted, *offered(_specs())]
@@ -52,21 +59,24 @@ def _believed(names: Sequence[str]) -> list[PublicKey]:
 
 
 def _run(workspace: Workspace, part: str) -> Run:
-    """The run of a run-id, or of the file in a `state_specs/` folder that has this path."""
+    """The run of a run-id, of a release, or of the file in a `state_specs/` folder that has this path."""
+    if part.startswith(RELEASED):
+        return workspace.run(workspace.releases.run_of(part.removeprefix(RELEASED)))
     path = Path(part)
     run_id = run_id_of(path.name) if path.is_file() else None
     return Run(workspace.store, run_id, path.absolute().parent) if run_id else workspace.find_run(part)
 
 
-def _verification_text(found: Verification) -> str:
+def _verification_text(found: Verification, lacking: str) -> str:
+    """`lacking` is what to do where files are not here."""
     rows = [
         (f"{number:>3}", check.result, check.name, "" if check.reason == "ok" else check.reason, safe(check.detail))
         for number, check in enumerate(found.checks, 1)
     ]
     failed = sum(check.result == "fail" for check in found.checks)
     said = "VERIFIED" if found.verified else f"NOT VERIFIED: {failed} check{'s' * (failed != 1)} failed"
-    failed_for = {check.reason for check in found.checks if check.result == "fail"}
-    hints = (hint for reason, hint in _NEXT.items() if reason in failed_for)
+    reasons = failed_for(found.checks)
+    hints = [hint for reason, hint in _NEXT.items() if reason in reasons] + ([lacking] if reasons & NOT_HERE else [])
     return table(rows) + f"{said}  {safe(found.run_id)}\n" + "".join(f"  next: {hint}\n" for hint in hints)
 
 
@@ -78,12 +88,24 @@ def bundle(part: str, to: Path | None, force: bool, store: Path | None, as_json:
     target = to or Path(run.id + BUNDLE)
     if target.exists() and not force:
         raise UsageError(f"{target} is there already", next="give --force to overwrite it, or another name with --to")
-    count = pack(workspace.store, run, target)
+    count = pack(workspace.store, run, target, _releases_of(workspace, run, part))
     if as_json:
         print_json({"run_id": run.id, "written": str(target), "files": count, "bytes": target.stat().st_size})
     else:
         typer.echo(f"wrote {target}, {count} files\nthere:  replay verify {target.name} --key KEY")
     return Exit.OK
+
+
+def _releases_of(workspace: Workspace, run: Run, part: str) -> dict[str, Copies]:
+    """The files of the release that is asked for, else of all that the run may be used as; and of the one that it was
+    bound to."""
+    if part.startswith(RELEASED):
+        names = {part.removeprefix(RELEASED)}
+    else:
+        names = {known.release.name for known in workspace.releases_of(run.id) if not known.revoked}
+    binding = run.spec().run.release
+    names |= {binding.name} if binding else set()
+    return {name: workspace.releases.copies(name) for name in sorted(names)}
 
 
 def sign(parts: Sequence[str], store: Path | None, as_json: bool) -> int:

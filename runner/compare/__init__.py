@@ -17,7 +17,7 @@ from runner.compare.comparator import Comparator, Comparison
 from runner.compare.image import difference_picture
 from runner.compare.outputs import compare_outputs, differing_images, not_probed
 from runner.compare.printed import Printed, Prober
-from runner.compare.registry import by_suffix, check_installed, check_rule
+from runner.compare.registry import by_suffix, check_installed, check_rule, rule_for
 from runner.shown import shown
 
 __all__ = [
@@ -32,5 +32,6 @@ __all__ = [
     "difference_picture",
     "differing_images",
     "not_probed",
+    "rule_for",
     "shown",
 ]

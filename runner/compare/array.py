@@ -18,7 +18,7 @@ from runner.compare.arrayread import Array, Arrays, arrays_of
 from runner.compare.comparator import Comparator, Comparison
 from runner.compare.malformed import either_malformed, loaded, told_of
 from runner.compare.tolerance import Tolerance, Tolerances, change, tolerances_of
-from runner.shown import count, shown
+from runner.shown import count, few, shown
 from runner.state.record import Verdict
 from runner.state.spec import OutputRule
 from runner.tables.malformed import MalformedError
@@ -233,5 +233,4 @@ def _place(name: str) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    listed = ", ".join(shown(name, _NAME_SHOWN) for name in names[:_EXAMPLES])
-    return listed if len(names) <= _EXAMPLES else f"{listed} and {len(names) - _EXAMPLES:,} more"
+    return few([shown(name, _NAME_SHOWN) for name in names], _EXAMPLES)

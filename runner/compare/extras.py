@@ -24,6 +24,6 @@ def refuse_missing(path: str, comparator: str, extra: str | None) -> None:
     if lacking := missing(extra):
         raise UsageError(
             f"output {path!r}: the comparator `{comparator}` cannot work here",
-            f"{' and '.join(lacking)} is not installed",
+            f"{' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not installed",
             f"pip install 'replay-runner[{extra}]'",
         )

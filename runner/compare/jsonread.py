@@ -7,6 +7,7 @@ UTF-8, and nesting and integers have a limit that is the same on every interpret
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -59,7 +60,15 @@ def _integer(digits: str) -> int:
     raise MalformedError(f"an integer of {len(digits)} digits, more than the {MAX_DIGITS} that are read")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
+def read_float(digits: str) -> float:
+    """Raises `MalformedError` beyond the largest double: two such numbers would be one infinity."""
+    value = float(digits)
+    if math.isinf(value) and "inf" not in digits.lower():
+        raise MalformedError(f"the number {shown(digits, _SHOWN)} is beyond what a double holds")
+    return value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_float=read_float)
 
 
 def is_too_deep(value: Any) -> bool:

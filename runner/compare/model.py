@@ -19,7 +19,7 @@ from runner.compare.comparator import Comparator, Comparison
 from runner.compare.malformed import told_of
 from runner.compare.mismatch import first_mismatch
 from runner.compare.pickles import Globals, globals_of
-from runner.shown import count, shown
+from runner.shown import count, few, shown
 from runner.state.record import Verdict
 from runner.state.spec import OutputRule
 from runner.tables.malformed import MalformedError
@@ -161,5 +161,4 @@ def _begins(path: Path, magic: bytes) -> bool:
 
 
 def _listed(names: Sequence[str]) -> str:
-    listed = ", ".join(shown(name, _NAME_SHOWN) for name in names[:_EXAMPLES])
-    return listed if len(names) <= _EXAMPLES else f"{listed} and {len(names) - _EXAMPLES:,} more"
+    return few([shown(name, _NAME_SHOWN) for name in names], _EXAMPLES)

@@ -21,7 +21,7 @@ from runner.compare.comparator import Comparator, Comparison
 from runner.compare.malformed import as_bytes, either_malformed, loaded
 from runner.compare.tolerance import Tolerance, change, tolerances_of
 from runner.errors import UsageError
-from runner.shown import count, shown
+from runner.shown import count, few, shown
 from runner.state.record import Verdict
 from runner.state.spec import OutputRule
 from runner.tables.duck import Column, Database, Table
@@ -381,8 +381,7 @@ def _retyped(before: Column, after: Column) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    listed = ", ".join(_name(name) for name in names[:_EXAMPLES])
-    return listed if len(names) <= _EXAMPLES else f"{listed} and {len(names) - _EXAMPLES:,} more"
+    return few([_name(name) for name in names], _EXAMPLES)
 
 
 def _name(name: str) -> str:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from runner.compare.jsonread import MAX_DEPTH, is_too_deep, too_deep
+from runner.compare.jsonread import MAX_DEPTH, is_too_deep, read_float, too_deep
 from runner.shown import shown
 from runner.tables.malformed import MalformedError
 
@@ -25,7 +25,7 @@ def load(path: Path) -> Any:
         text = path.read_bytes().decode("utf-8-sig")
         if _DEEP_KEY.search(text):
             raise too_deep()
-        value = tomllib.loads(text)
+        value = tomllib.loads(text, parse_float=read_float)
     except UnicodeDecodeError as error:
         raise MalformedError(f"not UTF-8 at byte {error.start}") from None
     except ValueError as error:  # numbers of too many digits and dates that are none, too

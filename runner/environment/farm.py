@@ -15,8 +15,6 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-import msgspec
-
 from runner.environment import seal
 from runner.environment.byte_code import Compile
 from runner.environment.files import Generated, write_file
@@ -26,6 +24,7 @@ from runner.environment.project import Project, project_files
 from runner.environment.seal import ROOT, Stamps
 from runner.environment.tree import FORMAT, FindWheel, Tree, open_trees
 from runner.errors import UsageError, disk_error
+from runner.state.decode import decode_json
 from runner.state.digest import Digest, canonical, digest_value, hex_of
 from runner.state.plain import MALFORMED
 from runner.state.spec import Value, Wheel
@@ -67,7 +66,7 @@ class Recipe(Value, frozen=True):
 def read_recipe(folder: Path) -> Recipe | None:
     """What the environment in the sealed folder was made of; None when that cannot be read."""
     try:
-        return msgspec.json.decode((folder / RECIPE).read_bytes(), type=Recipe)
+        return decode_json((folder / RECIPE).read_bytes(), Recipe)
     except (OSError, *MALFORMED):
         return None
 

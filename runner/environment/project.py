@@ -10,6 +10,7 @@ import msgspec
 from runner.environment.files import Generated, launcher, record_file
 from runner.environment.layout import FILE, PROGRAM, WORKSPACE, Interpreter
 from runner.errors import UsageError
+from runner.state.decode import convert
 from runner.state.spec import Value
 
 UNKNOWN_VERSION = "0"
@@ -54,7 +55,7 @@ def read_project(pyproject: bytes, has_src: bool) -> Project | None:
     import tomllib
 
     try:
-        table = msgspec.convert(tomllib.loads(pyproject.decode()), _Document).project
+        table = convert(tomllib.loads(pyproject.decode()), _Document).project
         return _project_of(table, ("src",) if has_src else (".",)) if table else None
     except (ValueError, RecursionError) as error:
         why = str(error).replace("`$.", "`")

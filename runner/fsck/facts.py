@@ -14,6 +14,7 @@ import msgspec
 from runner.environment import seal
 from runner.environment.farm import RECIPE
 from runner.environment.layout import FILE, PROGRAM, SYMLINK
+from runner.erased import all_erased
 from runner.errors import ReplayError
 from runner.layers import code, data
 from runner.layers.code import CodeFile
@@ -23,6 +24,7 @@ from runner.state.health import FileKind
 from runner.store import index
 from runner.store.files import is_locked
 from runner.store.log import Log
+from runner.store.releases import Flaw
 from runner.store.runs import ATTESTED, SUMS
 from runner.store.store import SET_APART, Store
 from runner.tools import pip
@@ -38,8 +40,8 @@ SMALL: dict[str, FileKind] = {
     "cache/profiles": "profile",
 }
 _KNOWN = frozenset(
-    "blobs runs bisects images locks log cache scratch tmp key store.json .gitignore gc.lock turnstile.lock "
-    "index.sqlite index.sqlite-journal index.sqlite-wal index.sqlite-shm".split()
+    "blobs runs bisects nights images locks log releases erased cache scratch tmp key store.json .gitignore gc.lock "
+    "turnstile.lock index.sqlite index.sqlite-journal index.sqlite-wal index.sqlite-shm".split()
 )
 _KNOWN_CACHE = frozenset(
     "trees environments views probes versions stat profiles locker locks pip tmp".split(),
@@ -58,7 +60,8 @@ class Hashed(msgspec.Struct, frozen=True):
 
 
 class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """One run as files, None for one that is not there. `files` are the others of its folder in the store."""
+    """One run as files, None for one that is not there. `files` are the others of its folder in the store;
+    `erased` the digests of what is missing on purpose."""
 
     run_id: str
     in_store: bool
@@ -69,6 +72,7 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     reviewed_spec: bytes | None
     reviewed_record: bytes | None
     files: dict[str, Hashed]
+    erased: frozenset[str] = frozenset()
 
 
 class Inside(msgspec.Struct, frozen=True):
@@ -93,8 +97,9 @@ class FolderFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known of a store. `small` are files by their path in the store, `index` is what is wrong with
-    the index, `log` the damaged file of the log of signed records and why, `lockers` are damaged files of pip-tools'
-    copy, `strays` paths with what they seem to be."""
+    the index, `log` the damaged file of the log of signed records and why, `releases` what is wrong with files of
+    releases, `lockers` are damaged files of pip-tools' copy, `strays` paths with what they seem to be, `erased` the
+    digests of what is missing on purpose."""
 
     runs: tuple[RunFacts, ...]
     blobs: dict[Digest, Hashed]
@@ -102,11 +107,13 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     folders: tuple[FolderFacts, ...]
     index: str | None
     log: tuple[str, str] | None
+    releases: tuple[Flaw, ...]
     lockers: tuple[str, ...]
     strays: dict[str, str]
     unchecked: tuple[str, ...]
     files: int
     bytes: int
+    erased: frozenset[str] = frozenset()
 
 
 class Listings(msgspec.Struct, frozen=True):
@@ -140,7 +147,9 @@ def look(workspace: Workspace, hasher: Hasher, say: Callable[[str], None], *, al
     """Read the whole store. Runs first: whatever one of them names was there before it. `alone` says that nobody
     else adds, so that temporary files are left-overs."""
     store = workspace.store
-    runs = tuple(_run(workspace, run_id, hasher) for run_id in workspace.run_ids())
+    erased = frozenset(map(str, all_erased(store, workspace.specs)))
+    found = (_run(workspace, run_id, hasher) for run_id in workspace.run_ids())
+    runs = tuple(msgspec.structs.replace(run, erased=erased) for run in found)
     places = dict(_blob_places(store))
     folders = list(_sealed(store))
     names = {folder: _survey(folder / seal.ROOT) for folder, _ in folders}
@@ -156,11 +165,13 @@ def look(workspace: Workspace, hasher: Hasher, say: Callable[[str], None], *, al
         folders=sealed,
         index=index.damage(store.folder / "index.sqlite", workspace.run),
         log=Log(store).damage(),
+        releases=tuple(workspace.releases.flaws()),
         lockers=tuple(str(path.relative_to(store.folder)) for path in pip.locker_damage(store.cache)),
         strays=dict(_strays(workspace, alone=alone)),
         unchecked=tuple(_unchecked(store)),
         files=hasher.files + len(small),
         bytes=hasher.bytes,
+        erased=erased,
     )
 
 
@@ -176,10 +187,10 @@ def read_listings(store: Store, codes: Iterable[Digest], versions: Iterable[Dige
 
 
 def read(path: Path) -> bytes | None:
-    """A small file's bytes; None when there is none. A folder in its place is no file."""
+    """A small file's bytes; None when there is none. What else is in its place, as a pipe or a device, is no file."""
     try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return path.read_bytes() if path.is_file() else None
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

@@ -70,7 +70,7 @@ def judge(facts: Facts, runs: Iterable[JudgedRun], listings: Listings) -> Judgem
     needed: set[Digest] = set()
     for digest, use in _all_uses(facts, runs, listings, archives):
         needed.add(digest)
-        if digest in bad or digest not in facts.blobs:
+        if digest in bad or not (digest in facts.blobs or digest in facts.erased):
             uses.setdefault(digest, []).append(use)
     damages = [
         *(_of_blob(digest, facts.blobs.get(digest), uses.get(digest, [])) for digest in bad | uses.keys()),
@@ -369,6 +369,10 @@ def _of_small(facts: Facts, runs: Iterable[JudgedRun]) -> Iterator[Damage]:
     if facts.log:
         path, detail = facts.log
         yield Damage(finding=Finding(path=path, kind="signed-log", problem="damaged", detail=detail, hint=_COPY))
+    for flaw in facts.releases:
+        hint = "restore it: from git, or from the other copy"
+        finding = Finding(path=flaw.path, kind="release", problem=flaw.problem, detail=flaw.detail, hint=hint)
+        yield Damage(finding=finding, copy=flaw.copy)
     for path in facts.lockers:
         hint = f"pip-tools' copy for the next locking; {_REMADE}"
         detail = "it is not what is installed here"

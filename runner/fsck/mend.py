@@ -7,6 +7,7 @@ keeps its name would keep the good one out.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,9 +15,12 @@ from pathlib import Path
 
 from runner.capture import owned_paths
 from runner.environment import seal
-from runner.errors import ReplayError, TamperedError
+from runner.erased import erased_of
+from runner.errors import OutsideError, ReplayError, TamperedError
 from runner.fsck.judge import Damage, Use
 from runner.layers import code, data, image, schema
+from runner.remote import fetch
+from runner.remote.select import default_remote
 from runner.state.digest import Digest, hex_of
 from runner.state.spec import StateSpec, Wheel
 from runner.store.files import remove_tree, write_atomic
@@ -24,6 +28,7 @@ from runner.store.runs import SPECS, SUMS, read_sums
 from runner.store.store import GITIGNORE, SET_APART, write_info
 from runner.tools import git, pip
 from runner.tools.containers import connect
+from runner.tools.remote_fs import Remote
 from runner.workspace import Workspace
 
 Say = Callable[[str], None]
@@ -39,6 +44,7 @@ class Mender:
         self._store = workspace.store
         self._say = say
         self._tried: set[str] = set()
+        self._remote_trouble: OutsideError | None = None
 
     def mend(self, damage: Damage) -> str:
         """What was done. Raises `ReplayError` when nothing could be, with why."""
@@ -48,7 +54,7 @@ class Mender:
             return self._remove_stray(path, finding.detail)
         if finding.kind == "blob" and damage.digest:
             return self._blob(damage.digest, damage.uses)
-        if finding.kind in ("spec", "record"):
+        if finding.kind in ("spec", "record", "release"):
             return self._copy(damage, path)
         if finding.kind == "log":
             return self._log(path)
@@ -174,6 +180,8 @@ class Mender:
                 yield "the data", partial(schema.make_again, self._store, use.spec, digest)
             if use.role == "image" and use.spec:
                 yield "the engine", partial(self._archive, use.spec)
+        if uses and self._remote:
+            yield f"the remote {self._remote.url}", partial(self._from_remote, self._remote, digest)
 
     def _views(self, digest: Digest) -> Iterator[Path]:
         views = self._store.cache / "views"
@@ -225,6 +233,28 @@ class Mender:
             self._take(digest, pip.download(wheel.wheel, wheel.version, digest, folder))
         finally:
             remove_tree(folder)
+
+    @functools.cached_property
+    def _remote(self) -> Remote | None:
+        """The one that runs are pushed to. Whatever is wrong with it, there is more to mend than what it has."""
+        try:
+            return default_remote(self._workspace)
+        except ReplayError as error:
+            self._say(f"fsck: {error.what}: {error.why}")
+            return None
+
+    def _from_remote(self, remote: Remote, digest: Digest) -> None:
+        """One that does not answer is asked no more."""
+        if self._remote_trouble:
+            raise self._remote_trouble
+        erased = erased_of(self._store, self._workspace.specs, [digest])
+        try:
+            fetched = fetch.blobs(self._store, remote, [digest], 1, erased)
+        except OutsideError as error:
+            self._remote_trouble = error
+            raise
+        if fetched.wrong:
+            raise fetch.wrong(fetched.wrong)
 
     def _once(self, name: str) -> None:
         """One attempt gets all that there is of an image or a data version."""

@@ -18,10 +18,10 @@ from typing import Literal
 import msgspec
 
 from runner.errors import TamperedError, UsageError
-from runner.state.digest import Digest, canonical, digest_bytes, digest_file
+from runner.state.decode import decode_json
+from runner.state.digest import Digest, are_digests, canonical, digest_bytes, digest_file
 from runner.state.paths import covers, listing_problem
 from runner.state.plain import MALFORMED
-from runner.state.spec import Sha256
 from runner.store.blobs import copy_out
 from runner.store.store import Store
 from runner.tools import git
@@ -34,12 +34,12 @@ _OWNED_SUFFIXES = (".dvc", ".pyc", ".replay.tar")
 _OWNED_NAMES = frozenset({"dvc.lock", ".dvcignore"})
 
 
-class CodeFile(msgspec.Struct, frozen=True, omit_defaults=True, array_like=True, forbid_unknown_fields=True):
+class CodeFile(msgspec.Struct, frozen=True, omit_defaults=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """`kind` is `file`, `executable` or `link`; a link's digest is that of its target's text."""
 
     path: str
     kind: Literal["file", "executable", "link"]
-    sha256: Sha256
+    sha256: str
 
 
 def observe(root: Path, owned: Collection[str]) -> tuple[CodeFile, ...]:
@@ -79,10 +79,13 @@ def files_of(store: Store, digest: Digest) -> tuple[CodeFile, ...]:
 def read_listing(data: bytes, digest: Digest) -> tuple[CodeFile, ...]:
     """The list in the bytes of that digest. Raises `TamperedError` when it is none."""
     try:
-        files = msgspec.json.decode(data, type=tuple[CodeFile, ...])
+        files = decode_json(data, tuple[CodeFile, ...])
     except MALFORMED as error:
         raise TamperedError(f"blob {digest} is not a list of code files", str(error)) from error
-    if problem := listing_problem([file.path for file in files]):
+    problem = listing_problem([file.path for file in files])
+    if problem is None and not are_digests([file.sha256 for file in files]):
+        problem = "a digest in it is none"
+    if problem:
         raise TamperedError(f"blob {digest} is no list of code files that can be restored", problem)
     return files
 

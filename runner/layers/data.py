@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,7 +26,8 @@ from runner.environment import seal
 from runner.environment.layout import FILE, Entry, folders_of
 from runner.errors import TamperedError, UnrebuildableError, UsageError
 from runner.state.checked import with_check, without_check
-from runner.state.digest import Digest, digest_file, digest_value, hex_of, is_digest
+from runner.state.decode import decode_json
+from runner.state.digest import Digest, are_digests, digest_file, digest_value, hex_of
 from runner.state.paths import inside, listing_problem
 from runner.state.plain import MALFORMED
 from runner.state.spec import DataSeen, DvcPin, Sha256
@@ -35,13 +37,16 @@ from runner.store.store import Store
 if TYPE_CHECKING:
     from runner.tools import dvc
 
+Allow = Callable[[str, Digest], None]
+"""Raises `RefusedError` for a path at a version that must not be kept."""
+
 _MARK = b'{"replay-folder":1,"files":'
 _ONLY = "file"
 # A URL may be the repository, but one with `user:password@` has two `@`, or one before its path.
 _REFERENCE = re.compile(r"models:/[^/\s]+[/@][^/\s]+|(\w+://[^@/\s]+/)?[^@:\s]+@[^@\s]+")
 
 
-class DataFile(msgspec.Struct, frozen=True, array_like=True):
+class DataFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One file of a data folder; `path` is relative to it."""
 
     path: str
@@ -60,17 +65,19 @@ class Version(msgspec.Struct, frozen=True):
 # --- observe ---------------------------------------------------------------------------------------------
 
 
-def observe(store: Store, root: Path, path: str) -> tuple[str, Version, DataSeen]:
+def observe(store: Store, root: Path, path: str, allow: Allow) -> tuple[str, Version, DataSeen]:
     """The path, normalised, the version that DVC pins for it, and how DVC calls that version.
 
-    Raises `UsageError` when DVC does not track it or the working copy is not what was added, and
-    `TamperedError` when DVC's cache holds other bytes than the pin.
+    The store has the version when `allow` is asked, which takes out again what it refuses. Raises `UsageError` when DVC
+    does not track it or the working copy is not what was added, and `TamperedError` when DVC's cache holds other bytes
+    than the pin.
     """
     from runner.tools import dvc
 
     path = inside(path, "data")
     tracked = dvc.find_pin(root, path)
     version = _known(store, tracked) or _learn(store, root, tracked)
+    allow(path, Digest(version.digest))
     _refuse_edited(store, root, tracked)
     return path, version, DataSeen(dvc=tracked.pin, size=version.size, nfiles=version.nfiles)
 
@@ -97,11 +104,13 @@ def _plain_at_hand(file: Path) -> str:
     return digest_file(file) if file.is_file() else "not there"
 
 
-def observe_model(store: Store, root: Path, path: str, reference: str | None) -> tuple[str, Version, DataSeen]:
+def observe_model(
+    store: Store, root: Path, path: str, reference: str | None, allow: Allow
+) -> tuple[str, Version, DataSeen]:
     """As `observe`, but a plain file that DVC does not track will do. `reference` is what a registry calls it."""
     if reference is not None:
         _refuse_odd_reference(path, reference)
-    path, version, seen = _observe_model(store, root, path)
+    path, version, seen = _observe_model(store, root, path, allow)
     return path, version, msgspec.structs.replace(seen, reference=reference)
 
 
@@ -114,13 +123,13 @@ def _refuse_odd_reference(path: str, reference: str) -> None:
         )
 
 
-def _observe_model(store: Store, root: Path, path: str) -> tuple[str, Version, DataSeen]:
+def _observe_model(store: Store, root: Path, path: str, allow: Allow) -> tuple[str, Version, DataSeen]:
     from runner.layers.stat_cache import StatCache
 
     path = inside(path, "model")
     file = root / path
     try:
-        return observe(store, root, path)
+        return observe(store, root, path, allow)
     except UsageError as untracked:
         if not file.is_file() or "not tracked" not in untracked.what:
             raise
@@ -129,6 +138,7 @@ def _observe_model(store: Store, root: Path, path: str) -> tuple[str, Version, D
     hashes = StatCache(store.cache, file).hashes(file)
     if not store.blobs.has(hashes.sha256):
         store.blobs.put_file(file)
+    allow(path, Digest(hashes.sha256))
     return path, Version(hashes.sha256, hashes.size), DataSeen(size=hashes.size)
 
 
@@ -152,7 +162,7 @@ def version_name(path: str, pin: DvcPin) -> str:
 
 def read_version(kept: bytes) -> Version:
     """Raises `msgspec.DecodeError` for what is not whole."""
-    return msgspec.json.decode(without_check(kept), type=Version)
+    return decode_json(without_check(kept), Version)
 
 
 def _learn(store: Store, root: Path, tracked: dvc.Tracked) -> Version:
@@ -199,7 +209,7 @@ def _keep(store: Store, objects: str, tracked: dvc.Tracked, entry: dvc.Entry, in
         raise TamperedError(
             f"DVC's cache holds other bytes than {tracked.path} was added with",
             f"{source} has the MD5 {hashes.md5}",
-            f"remove that file, then `dvc fetch {tracked.target}` or `dvc add {tracked.path}`",
+            f"remove that file, then `dvc fetch {quote(tracked.target)}` or `dvc add {quote(tracked.path)}`",
         )
     store.blobs.link(source, hashes.sha256)
     try:
@@ -222,7 +232,7 @@ def _refuse_edited(store: Store, root: Path, tracked: dvc.Tracked) -> None:
         raise UsageError(
             f"{tracked.path} is not what DVC has on record",
             str(difference),
-            f"`dvc add {tracked.path}` to record the change, or `dvc checkout {tracked.path}` to undo it",
+            f"`dvc add {quote(tracked.path)}` to record the change, or `dvc checkout {quote(tracked.path)}` to undo it",
         )
 
 
@@ -247,7 +257,7 @@ def files_of(store: Store, digest: Digest) -> tuple[DataFile, ...] | None:
         return None
     listing = store.blobs.read(digest)
     try:
-        return msgspec.json.decode(listing[len(_MARK) : -1], type=tuple[DataFile, ...])
+        return decode_json(listing[len(_MARK) : -1], tuple[DataFile, ...])
     except MALFORMED as error:
         raise TamperedError(f"blob {digest} is not a listing of data files", str(error)) from error
 
@@ -266,6 +276,12 @@ def view_folder(store: Store, digest: Digest) -> Path:
     return store.cache / "views" / hex_of(digest)
 
 
+def blobs_of(store: Store, digest: Digest) -> tuple[Digest, ...]:
+    """The files of that version, as far as the store can tell."""
+    listed = files_of(store, digest) if store.blobs.has(digest) else None
+    return (digest,) if listed is None else tuple(Digest(file.sha256) for file in listed)
+
+
 def has_view(store: Store, digest: Digest) -> bool:
     return (view_folder(store, digest) / seal.DIGEST).is_file()
 
@@ -282,6 +298,14 @@ def can_fetch(root: Path, path: str, pin: DvcPin | None) -> bool:
     from runner.tools import dvc
 
     return pin is not None and dvc.repo_of(root, path) is not None
+
+
+def in_dvc_cache(root: Path, path: str, pin: DvcPin | None) -> bool:
+    """Whether DVC has every file of a pinned version on this machine."""
+    from runner.tools import dvc
+
+    repo = dvc.repo_of(root, path)
+    return pin is not None and repo is not None and not dvc.missing_objects(dvc.cache_dir(repo), path, pin)
 
 
 def fetch_again(store: Store, root: Path, path: str, digest: Digest, pin: DvcPin | None) -> None:
@@ -337,7 +361,7 @@ def _unrebuildable(path: str, digest: Digest, why: str) -> UnrebuildableError:
     return UnrebuildableError(
         f"the data {path} cannot be had again ({digest})",
         f"the store does not hold it; {why}",
-        "replay in a clone whose DVC remote has it, or bring the store's copy back",
+        "`replay fsck --repair` looks for a copy; else replay in a clone whose DVC remote has it",
     )
 
 
@@ -392,7 +416,7 @@ def _make_folders(target: Path, paths: Iterable[str]) -> None:
 def _refuse_misleading(digest: Digest, files: Collection[DataFile]) -> None:
     """Raises `TamperedError` for a listing that cannot be laid out, or whose digests are none."""
     problem = listing_problem([file.path for file in files])
-    if problem is None and not all(is_digest(file.sha256) for file in files):
+    if problem is None and not are_digests([file.sha256 for file in files]):
         problem = "a digest in it is none"
     if problem:
         raise TamperedError(f"blob {digest} is no listing of data files that can be restored", problem)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,19 +20,21 @@ from runner.environment.byte_code import COMPILE_ENV, compile_command
 from runner.environment.farm import Environment, build_environment
 from runner.environment.layout import Interpreter
 from runner.environment.project import Project, read_project
-from runner.errors import OutsideError, UnrebuildableError, UsageError
+from runner.errors import OutsideError, TamperedError, UnrebuildableError, UsageError
 from runner.layers import code as code_layer
 from runner.state.checked import checked_if_marked, with_check
+from runner.state.decode import convert, decode_json
 from runner.state.digest import Digest, digest_bytes, digest_value, hex_of
 from runner.state.job import Job
 from runner.state.paths import inside
 from runner.state.plain import MALFORMED
-from runner.state.spec import Dependencies, DependenciesSeen, Wheel
-from runner.store.files import give, remove_tree, write_atomic
+from runner.state.spec import Dependencies, DependenciesSeen, StateSpec, Wheel
+from runner.store.files import give, is_within, remove_tree, write_atomic
 from runner.store.store import Store
 from runner.tools.container_request import ContainerRequest, Mount
 from runner.tools.containers import Engine
 from runner.tools.interrupts import Interrupts
+from runner.tools.last_words import LastWords
 from runner.tools.probe import Probed
 
 if TYPE_CHECKING:
@@ -68,9 +70,16 @@ class Locker(msgspec.Struct, frozen=True):
 
 
 def observe(
-    store: Store, root: Path, job: Job, probed: Probed | None, locker: Locker | None, relock: bool
+    store: Store,
+    root: Path,
+    job: Job,
+    probed: Probed | None,
+    locker: Locker | None,
+    relock: bool,
+    standing: StateSpec | None = None,
 ) -> tuple[Dependencies, DependenciesSeen]:
-    """The pinned packages, locking them first where no lock is known for these requirements and image."""
+    """The pinned packages, locking them first where no lock is known for these requirements and image. Before that,
+    the lock of `standing` stands, a run that this one is held to."""
     packages = probed.packages if probed else {}
     if job.dependencies is None:
         if probed is None and job.python not in (None, DEFAULT_PYTHON):
@@ -84,7 +93,7 @@ def observe(
             "choose an image with Python, set `python:` to its name there, or drop `dependencies`",
         )
     wanted = read_requirements(root, job.dependencies)
-    lock = find_lock(store, root, wanted, locker.image_digest) if not relock else None
+    lock = None if relock else known_lock(store, root, job, wanted, locker.image_digest, standing)
     lock = lock or make_lock(store, root, wanted, locker)
     state = _state(job, probed, lock, wanted)
     seen = DependenciesSeen(
@@ -96,23 +105,34 @@ def observe(
     return state, seen
 
 
-def at_hand(store: Store, root: Path, job: Job, probed: Probed | None, image_digest: str) -> Dependencies | None:
+def at_hand(
+    store: Store,
+    root: Path,
+    job: Job,
+    probed: Probed | None,
+    image_digest: str,
+    standing: StateSpec | None = None,
+) -> Dependencies | None:
     """What `observe` would pin, if that takes no locking; None otherwise."""
     if job.dependencies is None or probed is None:
         return Dependencies(python=probed.interpreter.version if probed else None)
     wanted = read_requirements(root, job.dependencies)
-    lock = find_lock(store, root, wanted, image_digest)
+    lock = known_lock(store, root, job, wanted, image_digest, standing)
     return _state(job, probed, lock, wanted) if lock else None
 
 
 def _state(job: Job, probed: Probed, lock: Lock, wanted: Requirements) -> Dependencies:
     return Dependencies(
         python=probed.interpreter.version,
-        interpreter=job.python if job.python != DEFAULT_PYTHON else None,
+        interpreter=_other_python(job),
         locked=lock.wheels,
         system_packages=job.system_packages,
         project=wanted.project,
     )
+
+
+def _other_python(job: Job) -> str | None:
+    return job.python if job.python != DEFAULT_PYTHON else None
 
 
 def read_requirements(root: Path, declared: str) -> Requirements:
@@ -152,7 +172,7 @@ def _from_pyproject(file: Path, path: str, extras: Sequence[str]) -> Requirement
     from runner.tools.requirements import Line, Requirements
 
     try:
-        project = msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), _Document).project
+        project = convert(tomllib.loads(file.read_text(encoding="utf-8")), _Document).project
     except FileNotFoundError:
         raise UsageError(f"dependencies: there is no {path}", next="create it, or correct replay.yaml") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -180,25 +200,45 @@ def find_lock(store: Store, root: Path, wanted: Requirements, image_digest: str)
     return lock if all(store.blobs.has(Digest(wheel.sha256)) for wheel in lock.wheels) else None
 
 
+def known_lock(
+    store: Store, root: Path, job: Job, wanted: Requirements, image_digest: str, standing: StateSpec | None
+) -> Lock | None:
+    """The lock made here before, else that of `standing`, if it was made of these requirements for this image and all
+    of its wheels are at hand. A folder's or git's requirement may be another by now, and is never taken as made."""
+    found = find_lock(store, root, wanted, image_digest)
+    if found or standing is None:
+        return found
+    locked, seen = standing.state.dependencies, standing.observed.dependencies
+    is_made_of_these = seen.requested == wanted.shown() and not any(line.source for line in wanted.lines)
+    is_for_this = digest_value(standing.state.image) == image_digest and locked.interpreter == _other_python(job)
+    if wanted.hashed or not (is_made_of_these and is_for_this) or missing_wheels(store, locked):
+        return None
+    return Lock(locked.locked or ())
+
+
 def read_lock(kept: bytes) -> Lock:
     """Raises `msgspec.DecodeError` for what is not whole."""
-    return msgspec.json.decode(checked_if_marked(kept), type=Lock)
+    return decode_json(checked_if_marked(kept), Lock)
 
 
 def make_lock(store: Store, root: Path, wanted: Requirements, locker: Locker) -> Lock:
     """Resolve and fetch now, inside the image; needs the index unless nothing is asked for."""
+    lock = resolve(store, root, wanted, locker)
     path = _lock_path(store, root, wanted, locker.image_digest)
-    if not wanted.lines:
-        lock = Lock(())
-    else:
-        locker.say("dependencies: " + ("fetching the wheels" if wanted.hashed else "locking inside the image"))
-        folder = store.tmp / f"lock-{os.getpid()}-{hex_of(digest_value([str(path), os.urandom(8).hex()]))[:8]}"
-        try:
-            lock = _make_lock(store, root, wanted, locker, folder)
-        finally:
-            remove_tree(folder)
     write_atomic(path, with_check(msgspec.json.encode(lock)), through=store.tmp)
     return lock
+
+
+def resolve(store: Store, root: Path, wanted: Requirements, locker: Locker) -> Lock:
+    """As `make_lock`, but no later run is to use it."""
+    if not wanted.lines:
+        return Lock(())
+    locker.say("dependencies: " + ("fetching the wheels" if wanted.hashed else "locking inside the image"))
+    folder = store.tmp / f"lock-{os.getpid()}-{os.urandom(4).hex()}"
+    try:
+        return _make_lock(store, root, wanted, locker, folder)
+    finally:
+        remove_tree(folder)
 
 
 def _make_lock(store: Store, root: Path, wanted: Requirements, locker: Locker, folder: Path) -> Lock:
@@ -259,6 +299,20 @@ def _stage_sources(root: Path, wanted: Requirements, inside_folder: Path) -> tup
             shutil.copytree(root / line.source.path, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         texts.append(f"{line.prefix}file:///replay/in/sources/{number}{subfolder}{line.suffix}")
     return "\n".join(texts) + "\n", vcs
+
+
+def wheels_at_hand(store: Store) -> Iterator[Wheel]:
+    """Those that any lock of this store names, and that it still has."""
+    seen: set[str] = set()
+    for file in sorted(store.locks.glob("*.json")):
+        try:
+            wheels = read_lock(file.read_bytes()).wheels
+        except (OSError, msgspec.DecodeError):
+            continue  # as if it were not there: `fsck` tells of it
+        for wheel in wheels:
+            if wheel.sha256 not in seen and store.blobs.has(Digest(wheel.sha256)):
+                seen.add(wheel.sha256)
+                yield wheel
 
 
 def keep_wheel(store: Store, file: Path) -> Wheel:
@@ -336,6 +390,8 @@ def project_of(dependencies: Dependencies, workspace: Path) -> Project | None:
     file = workspace / PYPROJECT
     if not dependencies.project or not file.is_file():
         return None
+    if not is_within(workspace, file):
+        raise TamperedError(f"{PYPROJECT} leads out of the workspace", "it is a link in the recorded code")
     return read_project(file.read_bytes(), has_src=(workspace / "src").is_dir())
 
 
@@ -343,7 +399,7 @@ def _compile(
     engine: Engine, image_id: str, interpreter: Interpreter, trees: Sequence[Path], interrupts: Interrupts
 ) -> None:
     """Byte code by the image's own interpreter, so that it fits and comes out the same every time."""
-    said = _Tail()
+    said = LastWords()
     request = ContainerRequest(
         image=image_id,
         command=tuple(compile_command(interpreter, [f"/replay/trees/{tree.name}" for tree in trees])),
@@ -354,16 +410,4 @@ def _compile(
     )
     ended = engine.run(request, said, interrupts)
     if ended.exit_code != 0:
-        raise OutsideError("cannot compile the packages' byte code", said.last() or f"exit status {ended.exit_code}")
-
-
-class _Tail:
-    def __init__(self) -> None:
-        self._kept = b""
-
-    def write(self, _stream: int, data: bytes) -> None:
-        self._kept = (self._kept + data)[-4096:]
-
-    def last(self) -> str:
-        lines = self._kept.decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else ""
+        raise OutsideError("cannot compile the packages' byte code", said.line() or f"exit status {ended.exit_code}")

@@ -22,6 +22,7 @@ import msgspec
 
 from runner.errors import OutsideError, UnrebuildableError, UsageError
 from runner.state.checked import checked_if_marked, with_check
+from runner.state.decode import decode_json
 from runner.state.digest import Digest, digest_bytes, digest_value, hex_of
 from runner.state.plain import MALFORMED
 from runner.state.spec import Image, ImageSeen, Sha256
@@ -196,6 +197,15 @@ def archive_of(store: Store, identity: Image) -> Archive | None:
     return archive if all(store.blobs.has(Digest(blob)) for blob in blobs) else None
 
 
+def archived_at(store: Store, digest: Digest) -> bool:
+    """Whether the store has the archive that is kept under that digest, with all its blobs."""
+    try:
+        archive = read_archive((store.images / f"{hex_of(digest)}.json").read_bytes())
+    except (FileNotFoundError, *MALFORMED):
+        return False
+    return all(store.blobs.has(Digest(blob)) for blob in (archive.config, *archive.layers))
+
+
 def archived_blobs(store: Store, identity: Image) -> Iterator[Digest]:
     """Every blob that the image's archive is made of, also where others of them were lost."""
     yield from (Digest(layer) for layer in identity.diff_ids)
@@ -209,10 +219,20 @@ def archive_path(store: Store, identity: Image) -> Path:
 
 def archive_name(identity: Image) -> str:
     """The name of the file in `images/` that tells of the image's archive."""
+    return f"{hex_of(archive_digest(identity))}.json"
+
+
+def archive_digest(identity: Image) -> Digest:
+    """What an archive is kept under: the digest of the image without an entrypoint, which only some jobs keep."""
     without_entrypoint = msgspec.structs.replace(
         identity, config=msgspec.structs.replace(identity.config, entrypoint=None)
     )
-    return f"{hex_of(digest_value(without_entrypoint))}.json"
+    return digest_value(without_entrypoint)
+
+
+def has_archive(store: Store, identity: Image) -> bool:
+    """Whether the store says that it keeps the image; its blobs may be lost all the same."""
+    return archive_path(store, identity).is_file()
 
 
 def archive_again(engine: Engine, store: Store, root: Path, identity: Image, seen: ImageSeen, say: Say) -> None:
@@ -224,7 +244,7 @@ def archive_again(engine: Engine, store: Store, root: Path, identity: Image, see
 
 def read_archive(kept: bytes) -> Archive:
     """Raises `msgspec.DecodeError` for what is not whole."""
-    return msgspec.json.decode(checked_if_marked(kept), type=Archive)
+    return decode_json(checked_if_marked(kept), Archive)
 
 
 def _keep_archive(store: Store, identity: Image, archive: Archive) -> None:
@@ -254,7 +274,7 @@ def _unpack_saved(store: Store, stream: Iterator[bytes], identity: Image) -> Arc
         lost = [diff_id for diff_id in identity.diff_ids if not store.blobs.has(Digest(diff_id))]
         if lost:
             raise OutsideError("the engine saved the image without all of its layers", f"{lost[0]} is not among them")
-        config = small[msgspec.json.decode(small["manifest.json"], type=tuple[_Saved, ...])[0].config]
+        config = small[decode_json(small["manifest.json"], tuple[_Saved, ...])[0].config]
     except (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, LookupError, ValueError, RecursionError) as error:
         raise OutsideError(
             "the image that the engine saved cannot be read", str(error), "run the command again"
@@ -318,14 +338,14 @@ class ImageSource(msgspec.Struct, frozen=True):
     name: str
 
 
-def sources(engine: Engine, store: Store, root: Path, identity: Image, seen: ImageSeen) -> list[ImageSource]:
-    """Where the image may be had, best first. Only the engine is asked; nothing is fetched."""
-    found = _in_engine(engine, identity, seen)
+def sources(engine: Engine | None, store: Store, root: Path, identity: Image, seen: ImageSeen) -> list[ImageSource]:
+    """Where the image may be had, best first. Only the engine is asked, if there is one; nothing is fetched."""
+    found = _in_engine(engine, identity, seen) if engine else None
     places = [ImageSource("engine", found)] if found else []
     places += [ImageSource("registry", name) for name in seen.repo_digests]
     if archive_of(store, identity):
         places.append(ImageSource("archive", str(archive_path(store, identity))))
-    if seen.folder and (root / seen.folder).is_dir():
+    if seen.folder and (root / seen.folder).is_dir() and root.resolve() in (root / seen.folder).resolve().parents:
         places.append(ImageSource("recipe", seen.folder))
     return places
 

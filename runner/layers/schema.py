@@ -17,6 +17,7 @@ from runner.layers import data
 from runner.profile import values
 from runner.profile.values import Profile
 from runner.state.checked import with_check, without_check
+from runner.state.decode import decode_json
 from runner.state.digest import Digest, hex_of
 from runner.state.plain import MALFORMED
 from runner.state.spec import SchemaSeen, StateSpec
@@ -115,7 +116,7 @@ def answer_name(digest: Digest) -> str:
 
 def read_answer(kept: bytes) -> SchemaSeen:
     """Raises `msgspec.DecodeError` for what is not whole."""
-    return msgspec.json.decode(without_check(kept), type=SchemaSeen)
+    return decode_json(without_check(kept), SchemaSeen)
 
 
 def profile_of(store: Store, seen: SchemaSeen | None, digest: Digest) -> Profile | str:

@@ -11,6 +11,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from runner.state.decode import decode_json
+
 VERSION: Final = 1
 STEPS: Final = 128
 
@@ -53,4 +55,4 @@ def encode(profile: Profile) -> bytes:
 
 def decode(kept: bytes) -> Profile:
     """Raises `msgspec.DecodeError` for what is none."""
-    return msgspec.json.decode(kept, type=Profile)
+    return decode_json(kept, Profile)

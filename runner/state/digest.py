@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -20,11 +20,18 @@ Digest = NewType("Digest", str)
 
 DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
 _IS_DIGEST = re.compile(DIGEST_PATTERN)
+_ARE_DIGESTS = re.compile(r"(?:sha256:[0-9a-f]{64}+\n)*+")
 _CHUNK = 1 << 20
 
 
 def is_digest(text: str) -> bool:
     return _IS_DIGEST.fullmatch(text) is not None
+
+
+def are_digests(texts: Sequence[str]) -> bool:
+    """`is_digest` of all of them, in half the time: there may be a hundred thousand."""
+    lines = "\n".join((*texts, ""))
+    return lines.count("\n") == len(texts) and _ARE_DIGESTS.fullmatch(lines) is not None
 
 
 def digest_of_hex(hex_digits: str) -> Digest:

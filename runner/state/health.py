@@ -8,7 +8,7 @@ from runner.state.spec import Value
 
 FileKind = Literal[
     "blob", "spec", "record", "log", "sums", "image", "lock", "tree", "environment", "view", "probe", "version",
-    "stat", "profile", "locker", "index", "key", "store", "signed-log", "other",
+    "stat", "profile", "locker", "index", "key", "store", "signed-log", "release", "other",
 ]  # fmt: skip
 FileProblem = Literal["damaged", "truncated", "missing", "unreadable", "stray"]
 Mending = Literal["open", "repaired", "lost"]

@@ -21,6 +21,30 @@ JobName = Annotated[
         description="a name of at most 64 letters, digits, `_`, `.` and single `-`",
     ),
 ]
+_VERDICTS = "identical|equivalent|diverged|nondeterministic|failed|unrebuildable|refused|tampered|not-run"
+_WORD = rf"(all|release|@\S+|label:\S+|job:\S+|age:[<>]\d+(\.\d+)?[smhdw]|last:({_VERDICTS}))"
+SelectTerm = Annotated[
+    str,
+    Meta(
+        pattern=rf"^ *{_WORD}( +{_WORD})* *$(?!\n)",
+        description="words like `label:prod`, `job:train`, `@NAME`, `@*`, `age:<30d`, `last:diverged` or `all`",
+    ),
+]
+Place = Annotated[str, Meta(pattern=r"^(local|dask://[^\s/]+:\d+)$(?!\n)", description="`local` or `dask://HOST:PORT`")]
+LOCAL = "local"
+"""The `Place` that is this machine."""
+Span = Annotated[
+    str,
+    Meta(pattern=r"^\d+(\.\d+)?[smhd]?$(?!\n)", description="a time like 90s, 30m, 2h, or a number of seconds"),
+]
+LATEST: Final = "dependencies=latest"
+Setting = Annotated[
+    str,
+    Meta(
+        pattern=r"^(dependencies=latest|image=\S+|env\.[A-Za-z_][A-Za-z0-9_]*=.*)$(?!\n)",
+        description="`dependencies=latest`, `image=REFERENCE` or `env.NAME=VALUE`",
+    ),
+]
 EnvName = Annotated[
     str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)", description="a name of letters, digits and `_`")
 ]
@@ -109,6 +133,22 @@ def words_of(command: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return words
 
 
+class Suite(Value, frozen=True, kw_only=True):
+    """What `replay nightly` replays: runs that fit any term of `select`; of a term with several words, every one.
+    `against` and `set` vary what is run; `patience` is how long engine, network or disk may fail all runs."""
+
+    select: tuple[SelectTerm, ...] = ("all",)
+    on: Place = LOCAL
+    jobs: Annotated[int, Meta(ge=1, le=1024, description="a number from 1 to 1024")] | None = None
+    budget: Span | float | None = None
+    patience: Span | float | None = None
+    bisect: bool = False
+    against: Literal["."] | None = None
+    set: tuple[Setting, ...] = ()
+    on_regression: tuple[str, ...] = ()
+
+
 class Workfile(Value, frozen=True, kw_only=True):
     version: Literal[1] = WORKFILE_VERSION
     jobs: dict[JobName, Job]
+    suites: dict[JobName, Suite] = {}

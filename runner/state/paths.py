@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
@@ -11,6 +11,8 @@ from runner.errors import UsageError
 
 STDOUT = "stdout"
 _LONGEST, _LONGEST_NAME = 1000, 255
+_NO_NAMES = frozenset({"", ".", ".."})
+_MISLEADING = tuple(f"/{name}{end}" for name in sorted(_NO_NAMES) for end in ("/", "\0"))
 
 
 def inside(path: str, what: str) -> str:
@@ -47,23 +49,33 @@ def _problem(path: str, pure: PurePosixPath) -> str | None:
 
 def is_below(path: str) -> bool:
     """Whether a path that was recorded lies below its folder, spelt in the one way that such paths have."""
-    return "\0" not in path and {"", ".", ".."}.isdisjoint(path.split("/"))
+    return "\0" not in path and _NO_NAMES.isdisjoint(path.split("/"))
 
 
 def listing_problem(listed: Collection[str]) -> str | None:
     """Why files of these paths cannot be laid out below one folder, one after the other: a path leads outside, or
     one stands where another does, as a file or as the folder of one."""
-    files, folders = set(listed), set[str]()
-    for path in listed:
-        if not is_below(path):
-            return f"{path!r} does not lie inside the folder"
-        parent = path.rpartition("/")[0]
-        while parent and parent not in folders:
-            folders.add(parent)
-            parent = parent.rpartition("/")[0]
+    if not _all_below(listed):
+        return f"{next(path for path in listed if not is_below(path))!r} does not lie inside the folder"
+    files = set(listed)
+    folders = {path.rpartition("/")[0] for path in files} - {""}
+    folders |= {above for folder in folders for above in _above(folder)}
     if files & folders:
         return f"{min(files & folders)!r} is listed as a file and as a folder"
     return "a path is listed twice" if len(files) < len(listed) else None
+
+
+def _all_below(paths: Collection[str]) -> bool:
+    """`is_below` of all of them, in a tenth of the time: there may be a hundred thousand."""
+    if not paths:
+        return True
+    text = "".join(("\0/", "\0/".join(paths), "\0"))
+    return text.count("\0") == len(paths) + 1 and not any(part in text for part in _MISLEADING)
+
+
+def _above(folder: str) -> Iterator[str]:
+    while folder := folder.rpartition("/")[0]:
+        yield folder
 
 
 def is_text(value: str) -> bool:

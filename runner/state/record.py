@@ -10,7 +10,9 @@ from runner.state.spec import CheckAction, RunId, Sha256, Value
 
 RECORD_VERSION: Final = 1
 
-Ending = Literal["exited", "time-limit", "out-of-memory", "disk-full", "interrupted", "not-started", "halted"]
+Ending = Literal[
+    "exited", "time-limit", "out-of-memory", "disk-full", "interrupted", "not-started", "halted", "refused"
+]
 Problem = Literal["missing", "outside", "special", "secret", "unreadable"]
 
 
@@ -26,6 +28,9 @@ class Verdict(StrEnum):
     REFUSED = "refused"
     TAMPERED = "tampered"
 
+
+GOOD = frozenset({Verdict.IDENTICAL, Verdict.EQUIVALENT})
+"""What a verdict must be for nothing to have moved. It may be asked for the verdict's text, too."""
 
 EXIT_OF_VERDICT = {
     Verdict.IDENTICAL: Exit.OK,
@@ -80,7 +85,7 @@ class OutputVerdict(Value, frozen=True):
 
 class Outcome(Value, frozen=True, kw_only=True):
     """How the job's process ended. `duration_s` is the container's life in seconds, that of all stages together.
-    `halted` is a job that a boundary kept from starting; its exit code is 6."""
+    `halted` is a job that a boundary kept from starting, `refused` one that a release did; their exit code is 6."""
 
     ending: Ending
     exit_code: int

@@ -9,10 +9,16 @@ from typing import Any
 
 import msgspec
 
+from runner.state.audit import Audit
+from runner.state.bisected import Bisected, BisectLog
 from runner.state.health import Health
 from runner.state.job import Workfile
+from runner.state.night import Night
+from runner.state.pins import Pins
 from runner.state.record import Record
+from runner.state.release import Release, ReleaseCheck, ReleaseList, ReleaseShown, ReleaseWritten, Withdrawal
 from runner.state.spec import StateSpec
+from runner.state.travel import Status, Travel
 from runner.state.verification import Verification
 
 FILES = {
@@ -21,20 +27,46 @@ FILES = {
     "record": "record.schema.json",
     "fsck": "fsck.schema.json",
     "verify": "verify.schema.json",
+    "nightly": "nightly.schema.json",
+    "travel": "travel.schema.json",
+    "status": "status.schema.json",
+    "pins": "pins.schema.json",
+    "bisect": "bisect.schema.json",
+    "bisect-log": "bisect-log.schema.json",
+    "release": "release.schema.json",
+    "withdrawal": "withdrawal.schema.json",
+    "release-list": "release-list.schema.json",
+    "release-show": "release-show.schema.json",
+    "release-written": "release-written.schema.json",
+    "release-check": "release-check.schema.json",
+    "audit": "audit.schema.json",
 }
 
 Schema = dict[str, Any]
 
 
 def schemas() -> dict[str, Schema]:
-    """JSON Schema 2020-12 of a state spec (`spec`), `replay.yaml` (`workfile`), a record (`record`) and of
-    what `replay fsck --json` (`fsck`) and `replay verify --json` (`verify`) print."""
+    """JSON Schema 2020-12, by name: of what people write, of what runs leave, and of what commands print with
+    `--json`. The title says which."""
     return {
         "spec": _schema(StateSpec, "state spec", always=["spec"]),
         "workfile": _schema(Workfile, "replay.yaml"),
         "record": _schema(Record, "record", always=["record"]),
+        "release": _schema(Release, "release", always=["release"]),
+        "withdrawal": _schema(Withdrawal, "what is said of a release later", always=["withdrawal"]),
+        "release-list": _schema(ReleaseList, "what replay release list --json prints"),
+        "release-show": _schema(ReleaseShown, "what replay release show --json prints"),
+        "release-written": _schema(ReleaseWritten, "what replay release create, supersede and revoke --json print"),
+        "release-check": _schema(ReleaseCheck, "what replay release check --json prints"),
+        "audit": _schema(Audit, "what replay audit --json prints"),
         "fsck": _schema(Health, "what replay fsck --json prints"),
         "verify": _schema(Verification, "what replay verify --json prints"),
+        "travel": _schema(Travel, "what replay push --json and replay pull --json print"),
+        "status": _schema(Status, "what replay status --json prints"),
+        "pins": _schema(Pins, "what replay pins --json prints"),
+        "nightly": _schema(Night, "what replay nightly --json prints"),
+        "bisect": _schema(Bisected, "what replay bisect --json prints"),
+        "bisect-log": _schema(BisectLog, "what replay bisect log --json prints"),
     }
 
 

@@ -36,6 +36,15 @@ Threshold = Annotated[
     ),
 ]
 Determinism = Literal["off", "same-host", "portable"]
+ReleaseName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$(?!\n)",
+        description="a release's name: at most 64 letters, digits, `_`, `.` and `-`",
+    ),
+]
+Layer = Literal["code", "params", "image", "dependencies", "env", "data", "model", "access", "contract"]
+"""What of a run a release holds fast, part by part."""
 
 
 class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -368,6 +377,38 @@ class ToolInfo(Value, frozen=True):
     version: str
 
 
+OnDeviation = Literal["refuse", "warn"]
+
+
+class Policy(Value, frozen=True):
+    """What becomes of a run whose state is not the release's. `may_move` are layers in which it may be another."""
+
+    deviation: OnDeviation
+    may_move: tuple[Layer, ...] = ()
+
+
+class Deviation(Value, frozen=True):
+    """A change from the release's state or contract, as `replay diff` names it."""
+
+    layer: Layer
+    name: str
+    a: str | None = None
+    b: str | None = None
+
+
+class Binding(Value, frozen=True, kw_only=True):
+    """The release that a run was held to before it started: `sha256` is of its statement, `policy` the one that was
+    applied. `deviations` has some of each layer that deviates, `unlisted` counts the rest. `refused` says why the run
+    was not started."""
+
+    name: ReleaseName
+    sha256: Sha256
+    policy: Policy
+    deviations: tuple[Deviation, ...] = ()
+    unlisted: int = 0
+    refused: Literal["", "deviates", "revoked"] = ""
+
+
 class RunInfo(Value, frozen=True, kw_only=True):
     id: RunId
     job: str
@@ -375,6 +416,7 @@ class RunInfo(Value, frozen=True, kw_only=True):
     tool: ToolInfo
     labels: tuple[str, ...] = ()
     replay_of: RunId | None = None
+    release: Binding | None = None
 
 
 class StateSpec(Value, frozen=True, kw_only=True):
@@ -393,3 +435,19 @@ class StateSpec(Value, frozen=True, kw_only=True):
 def state_digest(state: State) -> Digest:
     """The state digest: equal conditions give an equal digest, anywhere, any time."""
     return digest_value(state)
+
+
+def layer_digests(state: State, contract: Contract) -> dict[str, Digest]:
+    """A digest of each part: two runs have equal states and contracts if all of these are equal."""
+    parts: dict[str, Any] = {
+        "code": (state.command, state.stages, state.code),
+        "params": state.params,
+        "image": state.image,
+        "dependencies": state.dependencies,
+        "env": state.env,
+        "data": state.data,
+        "model": state.model,
+        "access": (state.access, state.secrets),
+        "contract": contract,
+    }
+    return {layer: digest_value(part) for layer, part in parts.items()}

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 
 from runner.errors import NewerFormatError, TamperedError, UsageError
+from runner.state.decode import convert
 from runner.state.job import WORKFILE_VERSION, Workfile
 from runner.state.plain import (
     KeyPath,
@@ -26,6 +27,7 @@ from runner.state.plain import (
     to_plain,
 )
 from runner.state.record import RECORD_VERSION, Record
+from runner.state.release import RELEASE_VERSION, WITHDRAWAL_VERSION, Release, Withdrawal
 from runner.state.spec import SPEC_VERSION, StateSpec, state_digest
 from runner.state.yaml_reader import YamlError, locate, read_yaml
 
@@ -33,11 +35,15 @@ __all__ = [
     "check_digest",
     "check_plain",
     "dump_record",
+    "dump_release",
     "dump_spec",
+    "dump_withdrawal",
     "load_json",
     "load_record",
+    "load_release",
     "load_spec",
     "load_toml",
+    "load_withdrawal",
     "load_workfile",
     "load_yaml",
 ]
@@ -46,6 +52,7 @@ MIB: Final = 1 << 20
 SPEC_LIMIT: Final = 4 * MIB
 WORKFILE_LIMIT: Final = 1 * MIB
 RECORD_LIMIT: Final = 16 * MIB
+RELEASE_LIMIT: Final = 16 * MIB
 PARAMS_LIMIT: Final = 16 * MIB
 
 _T = TypeVar("_T", bound=msgspec.Struct)
@@ -63,6 +70,8 @@ class _Form(NamedTuple):
 _SPEC = _Form("spec", "spec", SPEC_VERSION, True)
 _WORKFILE = _Form("workfile", "version", WORKFILE_VERSION, False)
 _RECORD = _Form("record", "record", RECORD_VERSION, True)
+_RELEASE = _Form("release", "release", RELEASE_VERSION, True)
+_WITHDRAWAL = _Form("withdrawal", "withdrawal", WITHDRAWAL_VERSION, True)
 
 
 # --- files of our own ----------------------------------------------------------------------------------------
@@ -75,13 +84,37 @@ def load_spec(data: bytes, source: str) -> StateSpec:
 
 def dump_spec(spec: StateSpec) -> bytes:
     """YAML, the same bytes for equal specs. Raises `UsageError` for what could not be read back."""
+    return _dump_yaml({"spec": spec.spec, **to_plain(spec)}, f"the spec of {spec.run.id}", SPEC_LIMIT)
+
+
+def load_release(data: bytes, source: str) -> Release:
+    """Raises `UsageError` naming `source`, line and key."""
+    return _typed(Release, _RELEASE, load_yaml(data, source, RELEASE_LIMIT), data, source)
+
+
+def dump_release(release: Release) -> bytes:
+    """YAML, the same bytes for equal releases."""
+    tree = {"release": release.release, **to_plain(release)}
+    return _dump_yaml(tree, f"the release {release.name}", RELEASE_LIMIT)
+
+
+def load_withdrawal(data: bytes, source: str) -> Withdrawal:
+    """Raises `UsageError` naming `source`, line and key."""
+    return _typed(Withdrawal, _WITHDRAWAL, load_yaml(data, source, SPEC_LIMIT), data, source)
+
+
+def dump_withdrawal(said: Withdrawal) -> bytes:
+    """YAML, the same bytes for equal statements."""
+    tree = {"withdrawal": said.withdrawal, **to_plain(said)}
+    return _dump_yaml(tree, f"what is said of the release {said.name}", SPEC_LIMIT)
+
+
+def _dump_yaml(tree: dict[str, Any], source: str, limit: int) -> bytes:
     from runner.state.yaml_writer import write_yaml
 
-    source = f"the spec of {spec.run.id}"
-    tree = {"spec": spec.spec, **to_plain(spec)}
     check_plain(tree, source)
     data = write_yaml(tree)
-    _check_size(data, source, SPEC_LIMIT)
+    _check_size(data, source, limit)
     return data
 
 
@@ -200,7 +233,7 @@ def _typed(shape: type[_T], form: _Form, tree: Any, data: bytes, source: str) ->
     if problems:
         raise _error(problems, data, source)
     try:
-        value = msgspec.convert(tree, shape)
+        value = convert(tree, shape)
     except msgspec.ValidationError as error:
         raise _mistaken(form, tree, data, source, str(error)) from None
     if has_needless_null(value, tree) or (form.states_version and form.version_key not in tree):

@@ -6,6 +6,7 @@ PyYAML's own composer recurses without a bound: depth and what aliases expand to
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -200,6 +201,8 @@ def _scalar(event: ScalarEvent) -> Any:
         return _number(text)
     except ValueError:
         _refuse(event, "a number of too many digits")
+    except OverflowError:
+        _refuse(event, "a number beyond what a double holds")
 
 
 def _number(text: str) -> int | float | str:
@@ -208,7 +211,10 @@ def _number(text: str) -> int | float | str:
     if _INTEGER.fullmatch(text):
         return int(text)
     if _FLOAT.fullmatch(text):
-        return float(text)
+        value = float(text)
+        if math.isinf(value):
+            raise OverflowError
+        return value
     if _OCTAL.fullmatch(text):
         return int(text[2:], 8)
     return int(text[2:], 16) if _HEXADECIMAL.fullmatch(text) else text

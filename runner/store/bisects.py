@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from runner.errors import UsageError
+from runner.state.decode import decode_json
 from runner.store.files import FileLock, write_atomic
 from runner.store.store import Store
 
@@ -21,7 +22,9 @@ _LOG, _REQUEST, _RELEASES = "log.jsonl", "request.json", "releases.json"
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     """One trial: the items that it took from the bad state, the run that it was, how it came out. `drill` names the
-    change of which the items are parts; without it they are those of the whole bisect."""
+    change of which the items are parts; without it they are those of the whole bisect. `differs`: an end whose outputs
+    are not, to the byte, those that were recorded. `history`: a run that somebody had recorded between the ends, which
+    says where to look and proves nothing."""
 
     round: int
     items: tuple[int, ...]
@@ -33,6 +36,8 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     doing: str = ""
     seconds: float = 0.0
     drill: str = ""
+    differs: bool = False
+    history: bool = False
 
 
 class BisectFolder:
@@ -67,7 +72,7 @@ class BisectFolder:
     def releases(self) -> dict[str, list[str]]:
         """Of packages of which an index was asked."""
         try:
-            return msgspec.json.decode((self.folder / _RELEASES).read_bytes(), type=dict[str, list[str]])
+            return decode_json((self.folder / _RELEASES).read_bytes(), dict[str, list[str]])
         except FileNotFoundError:
             return {}
 
@@ -83,7 +88,7 @@ class BisectFolder:
             os.fsync(log.fileno())
 
     def lines(self) -> list[Line]:
-        return [msgspec.json.decode(line, type=Line) for line in self._whole().splitlines()]
+        return [decode_json(line, Line) for line in self._whole().splitlines()]
 
     def _whole(self) -> bytes:
         try:
@@ -97,8 +102,10 @@ def find_bisect(store: Store, part: str | None) -> BisectFolder:
     """The bisect that `part` begins, or else the last one. Raises `UsageError` when there is none."""
     folders = [folder for folder in _folders(store) if folder.name.startswith(part or "")]
     if not folders:
-        known = f"there are {len(_folders(store))} here"
-        raise UsageError(f"no bisect is called {part!r}" if part else "there is no bisect here yet", known)
+        known = ", ".join(folder.name for folder in reversed(_folders(store)))
+        raise UsageError(
+            f"no bisect is called {part!r}" if part else "there is no bisect here yet", known and f"here: {known}"
+        )
     return BisectFolder(store, folders[-1].name)
 
 

@@ -6,23 +6,25 @@ bits and names prove nothing afterwards: whoever reads a blob's content re-hashe
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from runner.errors import TamperedError, disk_error
+from runner.errors import LostError, TamperedError, disk_error
 from runner.state.digest import Digest, digest_bytes, digest_file, digest_of_hex, hex_of
 from runner.store.files import fsync_folder
 
 _CHUNK = 1 << 20
 _THREADS = 8
 _SMALL = 1 << 16
+_MANY = 2000
 _MODE = 0o444
 
 
@@ -38,6 +40,23 @@ class Blobs:
     def has(self, digest: Digest) -> bool:
         return os.path.isfile(self._place(digest))
 
+    def present(self, digests: Collection[str]) -> set[str]:
+        """Those of the digests that are there. Many are listed: a look at each costs ten times as much."""
+        if len(digests) < _MANY:
+            return {digest for digest in digests if self.has(Digest(digest))}
+        there: set[str] = set()
+        for folder in os.listdir(self._folder):
+            with contextlib.suppress(OSError):
+                there.update(map(f"sha256:{folder}".__add__, os.listdir(f"{self._folder}/{folder}")))
+        return there.intersection(digests)
+
+    def size(self, digest: Digest) -> int | None:
+        """None when it is not there."""
+        try:
+            return os.stat(self._place(digest)).st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     def _place(self, digest: Digest) -> str:
         """A string, as this is asked of tens of thousands of blobs: pathlib takes five times as long."""
         hex_digits = hex_of(digest)
@@ -49,7 +68,8 @@ class Blobs:
                 yield digest_of_hex(folder.name + file.name)
 
     def read(self, digest: Digest) -> bytes:
-        """The bytes, re-hashed. Raises `TamperedError` when they are gone or are not what was kept."""
+        """The bytes, re-hashed. Raises `LostError` when they are gone, `TamperedError` when they are not what was
+        kept."""
         try:
             data = self.path(digest).read_bytes()
         except FileNotFoundError:
@@ -78,11 +98,16 @@ class Blobs:
         return digest
 
     def put_stream(
-        self, chunks: Iterable[bytes], wanted: Callable[[Digest], bool] = lambda _: True
+        self,
+        chunks: Iterable[bytes],
+        wanted: Callable[[Digest], bool] = lambda _: True,
+        *,
+        durable: bool = True,
     ) -> tuple[Digest, int]:
-        """Keep a stream, hashed while written, if its digest is `wanted`; memory stays at one chunk."""
+        """Keep a stream, hashed while written, if its digest is `wanted`; memory stays at one chunk. What can be had
+        again need not be `durable`: a crash of the machine may then leave it damaged, as whoever reads it finds."""
         hasher, size = hashlib.sha256(), 0
-        with self._incoming() as (file, commit):
+        with self._incoming(durable=durable) as (file, commit):
             for chunk in chunks:
                 hasher.update(chunk)
                 size += len(chunk)
@@ -159,16 +184,17 @@ class Blobs:
         return size
 
     @contextmanager
-    def _incoming(self):  # type: ignore[no-untyped-def]
+    def _incoming(self, *, durable: bool = True):  # type: ignore[no-untyped-def]
         self.temporary.mkdir(parents=True, exist_ok=True)
         temporary = self.temporary / f"blob-{secrets.token_hex(8)}"
 
         def commit(digest: Digest) -> None:
-            _finish(file)
+            _finish(file, durable=durable)
             target = self.path(digest)
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary.replace(target)
-            fsync_folder(target.parent)
+            if durable:
+                fsync_folder(target.parent)
 
         try:
             with open(temporary, "xb", opener=lambda p, f: os.open(p, f, _MODE)) as file:
@@ -193,8 +219,8 @@ def copy_out(source: Path, target: Path, mode: int) -> None:
     os.chmod(target, mode)
 
 
-def missing(digest: Digest) -> TamperedError:
-    return TamperedError(f"blob {digest} is missing from the store", "it was recorded and is no longer there")
+def missing(digest: Digest) -> LostError:
+    return LostError(f"blob {digest} is missing from the store", "it was recorded and is no longer there")
 
 
 def damaged(digest: Digest, path: Path) -> TamperedError:
@@ -212,9 +238,10 @@ def _tried(adopt: Callable[[Path], tuple[Digest, int]], source: Path) -> tuple[D
         return error
 
 
-def _finish(file: BinaryIO) -> None:
+def _finish(file: BinaryIO, *, durable: bool) -> None:
     file.flush()
-    os.fsync(file.fileno())
+    if durable:
+        os.fsync(file.fileno())
 
 
 def _fsync_file(path: Path) -> None:

@@ -17,13 +17,13 @@ from runner.errors import ReplayError
 from runner.state.plain import MALFORMED
 from runner.state.record import Record
 from runner.state.spec import StateSpec
-from runner.store.runs import Run, RunStatus
+from runner.store.runs import TRIAL, VARIED, Run, RunStatus
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS runs_1 (run_id TEXT PRIMARY KEY, row BLOB NOT NULL) WITHOUT ROWID"
 
 
-OUTCOMES = ("ok", "failed", "halted", "interrupted", "running", "unreadable")
-_FINISHED = ("ok", "failed", "halted")
+OUTCOMES = ("ok", "failed", "halted", "refused", "interrupted", "running", "unreadable")
+_FINISHED = ("ok", "failed", "halted", "refused")
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -41,6 +41,7 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     duration_s: float | None = None
     outputs: int = 0
     signed: bool | None = None
+    release: str | None = None
 
 
 _decoder = msgspec.msgpack.Decoder(Row)
@@ -65,6 +66,13 @@ def rows(file: Path, run_ids: Iterable[str], open_run: Callable[[str], Run]) -> 
     if fresh or gone:
         _write(file, fresh, gone)
     return found
+
+
+def is_recorded(row: Row) -> bool:
+    """Whether somebody recorded it: it is no replay and no trial, and was not cut off."""
+    return (
+        not row.replay_of and row.outcome in (*_FINISHED, "unreadable") and not {TRIAL, VARIED}.intersection(row.labels)
+    )
 
 
 def describe(run: Run) -> Row:
@@ -109,12 +117,15 @@ def _row(spec: StateSpec, record: Record | None, status: str) -> Row:
         verdict=str(record.replay.verdict) if record and record.replay else None,
         duration_s=record.outcome.duration_s if record else None,
         outputs=len(record.outputs) if record else 0,
+        release=spec.run.release.name if spec.run.release else None,
     )
 
 
 def _outcome(record: Record) -> str:
     if record.outcome.ending == "interrupted":
         return "interrupted"
+    if record.outcome.ending == "refused":
+        return "refused"
     return "halted" if record.halted else "ok" if record.ok else "failed"
 
 

@@ -31,7 +31,7 @@ Judge = Callable[[SignedCheckpoint], str | None]
 class Log:
     def __init__(self, store: Store) -> None:
         self.folder = store.folder / "log"
-        self._origin = f"replay/{store.id}"
+        self.origin = f"replay/{store.id}"
         self._tmp = store.tmp
         self._hashes = self.folder / "hashes"
         self._checkpoint = self.folder / "checkpoint"
@@ -55,6 +55,14 @@ class Log:
             yield lambda level, index: _node(fd, level, index)
         finally:
             os.close(fd)
+
+    def holds(self, leaf: bytes) -> bool:
+        """Whether a leaf is anywhere in it: all hashes are looked through."""
+        hashes = self._hashes.read_bytes() if self._hashes.is_file() else b""
+        at = hashes.find(leaf)
+        while at >= 0 and at % _HASH:
+            at = hashes.find(leaf, at + 1)
+        return at >= 0
 
     def damage(self) -> tuple[str, str] | None:
         """The file that is not what was written, and why, without knowing any key; every hash is computed anew."""
@@ -113,7 +121,7 @@ class Log:
         """What the log is now. Its own signature and root are checked: to sign for more is to vouch for all."""
         kept = self.checkpoint()
         if kept is None:
-            return Checkpoint(self._origin, 0, merkle.EMPTY)
+            return Checkpoint(self.origin, 0, merkle.EMPTY)
         try:
             signed = load_checkpoint(kept)
             found = merkle.root(signed.checkpoint.size, nodes)

@@ -12,15 +12,17 @@ import datetime
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
 import msgspec
 
-from runner.errors import TamperedError, UsageError
+from runner.errors import RefusedError, TamperedError, UsageError
+from runner.shown import few
 from runner.state.checked import with_check, without_check
+from runner.state.decode import decode_json
 from runner.state.digest import canonical, digest_bytes, digest_file
 from runner.state.record import Record
 from runner.state.spec import StateSpec
@@ -29,9 +31,14 @@ from runner.store.store import Store
 
 SPECS = "state_specs"
 SUMS = "sums"
+TRIAL, VARIED = "bisect", "nightly"
+"""Labels of runs that nobody recorded: trials, and what a night varied."""
 SIGNED = "sigstore.json"
 ATTESTED = (SIGNED, "test-result.sigstore.json", "verdict.sigstore.json", "tlog-proof")
 """What may be signed of a run. The first is written last: a run that has it has them all."""
+_REVIEWED = ("spec.yaml", "record.json", *ATTESTED)
+"""What also stands in `state_specs/`, as `RUN.yaml`, `RUN.record.json` and so on."""
+
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 _RUN_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
 
@@ -77,10 +84,18 @@ class Run:
         self._lock = FileLock(self.folder / "lock")
         self._held: list[FileLock] = []
 
+    @property
+    def specs(self) -> Path | None:
+        """The folder of reviewed copies."""
+        return self._specs
+
     # --- writing
 
     def begin(self) -> None:
-        """Claim the run-id; held by a lock until `end` or the death of this process."""
+        """Claim the run-id; held by a lock until `end` or the death of this process. Raises `RefusedError` for one that
+        is none: a job's name comes from a spec, and a folder is called by it."""
+        if not is_run_id(self.id):
+            raise RefusedError(f"{self.id!r} is no run-id", "the spec gives its job a name that no job may have")
         self.folder.mkdir(parents=True)
         self._lock.acquire()
 
@@ -157,6 +172,55 @@ class Run:
         for lock in (*self._held, self._lock):
             lock.release()
 
+    def own_files(self) -> dict[str, Path]:
+        """What there is of a finished run by its name in the store: specs, record, logs, what was signed. The reviewed
+        copy stands in where the store has none."""
+        found = {} if self._specs is None else {name: self._reviewed(name) for name in _REVIEWED}
+        found = {name: path for name, path in found.items() if path.is_file()}
+        if self.folder.is_dir():
+            entries = [entry for entry in self.folder.iterdir() if entry.name[0] != "." and entry.is_file()]
+            found |= {entry.name: entry for entry in entries if entry.name != "lock"}
+        return found
+
+    def is_apart(self) -> bool:
+        """Whether `state_specs/` has no copy of it: replays of nights and trials of bisects are in the store alone."""
+        return self._specs is None or not self._reviewed("spec.yaml").is_file()
+
+    def is_in_store(self) -> bool:
+        """Whether more of it may be here than the copies in `state_specs/`, which git brings to a clone."""
+        return self.folder.is_dir()
+
+    def lacks(self, name: str) -> bool:
+        """Whether the store, or `state_specs/` where it belongs there too, has no such file of the run."""
+        reviewed = self._specs and name in _REVIEWED and not self._reviewed(name).is_file()
+        return bool(reviewed) or not (self.folder / name).is_file()
+
+    def take_in(self, files: Mapping[str, Path]) -> None:
+        """Add files of the run that came from elsewhere, by hard link or copy; those that are here stay. The store's
+        folder of a run that it never saw appears whole."""
+        self.put_to_review(files)
+        into = self.folder if self.folder.is_dir() else self._tmp / f"pulled-{self.id[:80]}-{secrets.token_hex(6)}"
+        into.mkdir(parents=True, exist_ok=True)
+        for name, source in files.items():
+            if not (into / name).exists():
+                write_atomic(into / name, source.read_bytes(), durable=False, through=self._tmp)
+        if into != self.folder:
+            into.rename(self.folder)
+
+    def put_to_review(self, files: Mapping[str, Path]) -> list[Path]:
+        """Copy into `state_specs/` what belongs there of the files and is not there yet; returns the copies."""
+        if self._specs is None:
+            return []
+        self._specs.mkdir(exist_ok=True)
+        lacking = [name for name in _REVIEWED if name in files and not self._reviewed(name).exists()]
+        for name in lacking:
+            write_atomic(self._reviewed(name), files[name].read_bytes(), through=self._tmp)
+        return [self._reviewed(name) for name in lacking]
+
+    def _reviewed(self, name: str) -> Path:
+        assert self._specs
+        return self._specs / f"{self.id}.{'yaml' if name == 'spec.yaml' else name}"
+
     def forget(self) -> None:
         """Remove spec, record and logs, the reviewed copies too."""
         remove_tree(self.folder, self._tmp)
@@ -198,6 +262,17 @@ class Run:
     def has_spec(self) -> bool:
         """Whether a spec was written before the run was cut off, if it was."""
         return self._find("spec.yaml", f"{self.id}.yaml") is not None
+
+    def spec_stamp(self) -> str:
+        """What the file system says of the spec's copies: it is another one when they were changed. Empty without any.
+        Strings and os.stat, as this is asked of thousands of runs."""
+        places = [f"{self.folder}/spec.yaml", *([f"{self._specs}/{self.id}.yaml"] if self._specs else [])]
+        found = []
+        for place in places:
+            with contextlib.suppress(OSError):
+                seen = os.stat(place)
+                found.append(f"{seen.st_ino}.{seen.st_size}.{seen.st_mtime_ns}")
+        return " ".join(found)
 
     def spec(self) -> StateSpec:
         """The spec, checked against the digest that it states."""
@@ -281,7 +356,7 @@ def run_id_of(file_name: str) -> str | None:
 def read_sums(kept: bytes) -> Sums | None:
     """None for what is not whole."""
     try:
-        return msgspec.json.decode(without_check(kept), type=Sums)
+        return decode_json(without_check(kept), Sums)
     except msgspec.DecodeError:
         return None
 
@@ -305,14 +380,18 @@ def run_ids(store: Store | None, specs: Path | None) -> list[str]:
     return sorted({name for name in names if is_run_id(name)})
 
 
-def resolve_run_id(part: str, known: list[str]) -> str:
-    """The one run-id that `part` is a part of. Raises `UsageError` when none or several fit."""
+def resolve_run_id(part: str, known: list[str], recorded: Callable[[list[str]], list[str]] = lambda fits: fits) -> str:
+    """The one run-id that `part` is a part of; of several, the only one of the job that is called so, and of these the
+    only one that `recorded` leaves. Raises `UsageError` when none or several fit."""
     if part in known:
         return part
     fits = [run_id for run_id in known if part and part in run_id]
+    if len(fits) > 1:
+        fits = [run_id for run_id in fits if run_id.rsplit("-", 2)[0] == part] or fits
+    if len(fits) > 1:
+        fits = recorded(fits) or fits
     if len(fits) == 1:
         return fits[0]
     if fits:
-        shown = ", ".join(fits[:5]) + (f" and {len(fits) - 5} more" if len(fits) > 5 else "")
-        raise UsageError(f"{part!r} fits several runs", shown, "give more of the run-id")
+        raise UsageError(f"{part!r} fits several runs", few(fits, 5), "give more of the run-id")
     raise UsageError(f"no run is called {part!r}", f"{len(known)} runs are known here", "list them with `replay ls`")

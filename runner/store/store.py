@@ -4,7 +4,9 @@
     key          secret of fingerprints      runs/      a folder a run: spec, record, logs
     images/      archived images, by layers  locks/     resolved dependencies
     bisects/     what was tried, and how it came out
+    nights/      what the replays of suites came to
     log/         which records were signed
+    erased/      tombstones of blobs that were erased
     cache/       trees, environments, views, probes: may be deleted at any moment
     scratch/     workspaces of running jobs  tmp/       files on their way to a name
 
@@ -27,13 +29,14 @@ from pathlib import Path
 import msgspec
 
 from runner.errors import OutsideError, TamperedError, UsageError, disk_error
+from runner.state.decode import decode_json
 from runner.state.plain import MALFORMED
 from runner.store.blobs import Blobs
 from runner.store.files import FileLock, locked, write_atomic
 
 STORE_FORMAT = 1
 STORE_NAME = ".replay"
-FOLDERS = ("blobs", "runs", "bisects", "images", "locks", "log", "cache", "scratch", "tmp")
+FOLDERS = ("blobs", "runs", "bisects", "nights", "images", "locks", "log", "cache", "scratch", "tmp")
 SET_APART = "damaged-"
 """How the names in `tmp/` begin that only `gc` removes: what `fsck --repair` set apart."""
 
@@ -77,6 +80,7 @@ class Store:
         self.blobs = Blobs(folder / "blobs", folder / "tmp")
         self.runs = folder / "runs"
         self.bisects = folder / "bisects"
+        self.nights = folder / "nights"
         self.images = folder / "images"
         self.locks = folder / "locks"
         self.cache = folder / "cache"
@@ -173,7 +177,7 @@ def open_damaged(folder: Path) -> Store:
 def read_info(kept: bytes) -> StoreInfo | None:
     """What `store.json` says; None when it is damaged."""
     try:
-        info = msgspec.json.decode(kept, type=StoreInfo)
+        info = decode_json(kept, StoreInfo)
     except MALFORMED:
         return None
     return info if info.whole else None

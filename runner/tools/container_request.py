@@ -111,18 +111,18 @@ def deadline_of(started: float, request: ContainerRequest) -> float | None:
     return started + request.limits.time if request.limits.time else None
 
 
-def lifespan(state: dict[str, Any], duration_s: float, more_s: float = 0) -> tuple[str, str]:
-    """When a container that has ended started and ended, by its engine's clock, as that takes times: in seconds. If the
-    clock was set back meanwhile, `duration_s` tells how long ago it started."""
+def lifespan(state: dict[str, Any], duration_s: float) -> tuple[float, float]:
+    """When a container that has ended started and ended, by its engine's clock, in seconds. If the clock was set back
+    meanwhile, `duration_s` tells how long ago it started."""
     start, end = (datetime.datetime.fromisoformat(state[name]).timestamp() for name in ("StartedAt", "FinishedAt"))
-    return f"{start if start <= end else end - duration_s:.6f}", f"{end + more_s:.6f}"
+    return start if start <= end else end - duration_s, end
 
 
 def stopped_late(state: dict[str, Any], duration_s: float, request: ContainerRequest) -> str | None:
     """Whether a container that ended by itself had outlived its limit before anybody looked. The engine's clock tells
     best, this process's in case that one jumped."""
     start, end = lifespan(state, duration_s)
-    lived = min(float(end) - float(start), duration_s)
+    lived = min(end - start, duration_s)
     return "time-limit" if request.limits.time and lived > request.limits.time else None
 
 

@@ -11,7 +11,6 @@ import functools
 import os
 import queue
 import re
-import select
 import signal
 import subprocess
 import threading
@@ -49,7 +48,7 @@ from runner.tools.engine_errors import (
     transport_errors,
     words_of,
 )
-from runner.tools.interrupts import Interrupts
+from runner.tools.interrupts import Interrupts, readable
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -100,6 +99,10 @@ class Engine:
         self._sees_files: bool | None = True if where.startswith(("unix:", "npipe:")) else None
         self._info: dict[str, Any] | None = None
         self.where = where
+
+    def close(self) -> None:
+        """End its connections; it must not be asked any more."""
+        self._client.close()
 
     # --- facts
 
@@ -161,6 +164,18 @@ class Engine:
             self._client.inspect_distribution(repo_digest)
         except (APIError, OSError, *transport_errors()):
             return False
+        return True
+
+    def registry_knows(self, repo_digest: str) -> bool | None:
+        """Whether the registry has that digest; None when it does not say, or this engine cannot ask."""
+        from docker.errors import APIError, NotFound
+
+        try:
+            self._client.inspect_distribution(repo_digest)
+        except NotFound:
+            return None if self.is_podman() else False
+        except (APIError, OSError, *transport_errors()):
+            return None
         return True
 
     def save(self, image_id: str) -> Iterator[bytes]:
@@ -347,9 +362,8 @@ class Engine:
         said = b""  # it is written in pieces
         heard = time.monotonic()
         while True:
-            waiting: list[Attached | Interrupts] = [stream] if interrupts.count else [stream, interrupts]
-            ready, _, _ = select.select(waiting, [], [], TICK_S)
-            if stream in ready:
+            ready = readable([stream] if interrupts.count else [stream, interrupts], TICK_S)
+            if stream.fileno() in ready:
                 frames = stream.read()
                 if frames is None:
                     match = _NOT_STARTED.fullmatch(said)
@@ -380,9 +394,12 @@ class Engine:
         tool did not do; an engine that stops tells itself."""
         state: dict[str, Any] = self._client.inspect_container(container)["State"]
         told = {"container": container, "event": "kill"}
-        # An engine notes that it sent a signal when it has, and what that ends may end first.
-        start, end = lifespan(state, duration_s, _NOTED_S if exit_code in _KILLED_CODES else 0)
-        if any(True for _ in self._client.events(start, end, filters=told)):
+        # An engine notes that it sent a signal when it has, and what that ends may end first. Where a signal is likely
+        # that is waited for; else what was noted until now has to do.
+        start, end = lifespan(state, duration_s)
+        latest = end + _NOTED_S
+        until = latest if exit_code in _KILLED_CODES else min(max(end, time.time()), latest)
+        if any(True for _ in self._client.events(f"{start:.6f}", f"{until:.6f}", filters=told)):
             raise ended_from_outside()
         return state
 
@@ -435,6 +452,14 @@ def connect(say: Callable[[str], None] = lambda _text: None, store_id: str = "")
     except (DockerException, OSError) as error:
         raise _no_engine(host, error) from error
     return Engine(client, host, say, store_id)
+
+
+def connect_if_any() -> Engine | None:
+    """The engine, if one answers."""
+    try:
+        return connect()
+    except OutsideError:
+        return None
 
 
 def _no_engine(host: str, error: Exception) -> OutsideError:

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from runner.errors import OutsideError, UsageError
+from runner.state.decode import convert
 from runner.state.job import EnvName
 from runner.state.spec import Value
 from runner.state.strict import load_yaml
@@ -59,7 +60,7 @@ class Recipe(Value, frozen=True, kw_only=True):
 def load_recipe(path: Path) -> Recipe:
     """Raises `UsageError` naming file and key for anything that a recipe does not know."""
     try:
-        return msgspec.convert(load_yaml(path.read_bytes(), str(path)), Recipe)
+        return convert(load_yaml(path.read_bytes(), str(path)), Recipe)
     except OSError as error:
         raise UsageError(f"cannot read {path}", str(error.strerror)) from None
     except msgspec.ValidationError as error:

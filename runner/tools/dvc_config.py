@@ -65,7 +65,7 @@ def cache_dir(repo: Path) -> Path:
 
 def remote_name(config: DvcConfig, name: str | None = None) -> str | None:
     """The remote called `name`, or the default one, if it is configured."""
-    wanted = (name or config.core.get("remote", "")).lower()
+    wanted = (config.core.get("remote", "") if name is None else name).lower()
     return wanted if "url" in config.remotes.get(wanted, {}) else None
 
 
@@ -73,6 +73,17 @@ def remote_url(config: DvcConfig, name: str | None = None) -> str | None:
     """The URL of a remote, or of the default one, without credentials."""
     found = remote_name(config, name)
     return None if found is None else without_credentials(_full_url(config, found))
+
+
+def full_options(config: DvcConfig, name: str) -> dict[str, str]:
+    """The options of a remote with those of the remotes that its URL rests on, its own first. May hold passwords."""
+    options, url = dict(config.remotes[name]), config.remotes[name]["url"]
+    for _ in config.remotes:
+        base = url.removeprefix("remote://").partition("/")[0].lower()
+        if not url.startswith("remote://") or remote_name(config, base) is None:
+            break
+        options, url = {**config.remotes[base], **options}, config.remotes[base]["url"]
+    return options | {"url": _full_url(config, name)}
 
 
 def without_credentials(url: str) -> str:

@@ -12,12 +12,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 
 import msgspec
 
 from runner.errors import UsageError
 from runner.state import paths
+from runner.state.decode import convert
 from runner.state.spec import DvcPin
 from runner.state.strict import load_yaml
 from runner.tools.dvc_config import is_url, load_config, remote_url
@@ -54,7 +56,7 @@ def find_pin(root: Path, path: str) -> Tracked:
     repo = repo_of(root, path)
     if repo is None:
         why = f"there is no DVC repository at {root} or above"
-        raise UsageError(f"{path} is not tracked by DVC", why, f"dvc init && dvc add {path}")
+        raise UsageError(f"{path} is not tracked by DVC", why, f"dvc init && dvc add {quote(path)}")
     return _tracked(root, path, repo, _only_claim(root, path, repo))
 
 
@@ -75,7 +77,7 @@ def repo_of(root: Path, path: str) -> Path | None:
 
 def _checked(path: str) -> str:
     if is_url(path):
-        raise UsageError(f"data path {path!r} is a URL", "data lies in the workspace", f"dvc import-url {path}")
+        raise UsageError(f"data path {path!r} is a URL", "data lies in the workspace", f"dvc import-url {quote(path)}")
     return paths.inside(path, "data path")
 
 
@@ -156,7 +158,7 @@ def _load(file: Path, shape: type[_Shape]) -> _Shape:
 
 def _shaped(file: Path, value: Any, shape: type[_Shape]) -> _Shape:
     try:
-        return msgspec.convert(value, shape)
+        return convert(value, shape)
     except msgspec.ValidationError as error:
         raise UsageError(f"{file} is not as DVC writes it", str(error), f"git restore {file}") from error
 
@@ -256,8 +258,8 @@ def _untracked(root: Path, path: str) -> UsageError:
     if os.path.isfile(root / f"{path}.dvc"):
         return UsageError(what, f"{path}.dvc tracks something else", f"correct `outs` in {path}.dvc")
     if not os.path.exists(root / path):
-        return UsageError(what, "and there is no such file or folder", f"create it, then `dvc add {path}`")
-    return UsageError(what, "no .dvc file and no stage in dvc.lock names it", f"dvc add {path}")
+        return UsageError(what, "and there is no such file or folder", f"create it, then `dvc add {quote(path)}`")
+    return UsageError(what, "no .dvc file and no stage in dvc.lock names it", f"dvc add {quote(path)}")
 
 
 # --- from that file to the pin -----------------------------------------------------------------------
@@ -272,7 +274,7 @@ def _tracked(root: Path, path: str, repo: Path, claim: _Claim) -> Tracked:
         hash=_hash_name(root, claim),
         size=None if inside else out.size,
         nfiles=None if inside else out.nfiles,
-        remote=remote_url(load_config(repo), out.remote) if out.push and not claim.imported else None,
+        remote=remote_url(load_config(repo), out.remote or None) if out.push and not claim.imported else None,
         inside=inside,
     )
     target = os.path.relpath(root / path, repo) if inside else claim.target
@@ -289,14 +291,16 @@ def _pinned_md5(root: Path, claim: _Claim, listing: bytes | None, inside: str | 
     if not _PINNED.fullmatch(md5):
         raise UsageError(f"{source} pins no version of {place}", "it has no valid `md5`", _commit(claim))
     if inside and not md5.endswith(".dir"):
-        raise UsageError(f"there is nothing inside {inside}", f"{source} tracks it as a file", f"dvc add {place}")
+        raise UsageError(
+            f"there is nothing inside {inside}", f"{source} tracks it as a file", f"dvc add {quote(place)}"
+        )
     return md5
 
 
 def _commit(claim: _Claim) -> str:
     if claim.source.name == "dvc.lock":
         return f"dvc repro {claim.target}"
-    return f"dvc update {claim.target}" if claim.imported else f"dvc commit {claim.target}"
+    return f"dvc update {quote(claim.target)}" if claim.imported else f"dvc commit {quote(claim.target)}"
 
 
 def _hash_name(root: Path, claim: _Claim) -> HashName:

@@ -16,11 +16,13 @@ import stat
 from collections import Counter
 from operator import itemgetter
 from pathlib import Path
+from shlex import quote
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from runner.errors import OutsideError, TamperedError, UsageError
+from runner.state.decode import convert
 from runner.state.digest import Digest, digest_of_hex
 from runner.state.spec import DvcPin
 
@@ -109,7 +111,7 @@ def _part(files: tuple[Entry, ...], folder: str, part: str) -> tuple[Entry, ...]
         raise UsageError(
             f"the tracked version of {folder} has no {part}",
             "it is misspelt, or came after the last `dvc add`",
-            f"dvc add {folder}",
+            f"dvc add {quote(folder)}",
         )
     return found
 
@@ -120,7 +122,7 @@ def _verified(path: str, pin: DvcPin, listing: bytes) -> tuple[Entry, ...]:
     if folder_md5(listing) != pin.md5:
         raise _tampered(path, pin, "its bytes have another MD5 than the pin names")
     try:
-        listed = msgspec.convert(json.loads(listing), tuple[_Listed, ...])
+        listed = convert(json.loads(listing), tuple[_Listed, ...])
     except (ValueError, RecursionError) as error:
         raise _tampered(path, pin, f"it is no listing: {error}") from error
     for file in listed:
@@ -135,7 +137,9 @@ def _check_entry(path: str, pin: DvcPin, file: _Listed) -> None:
     if "\0" in file.relpath or not {"", ".", ".."}.isdisjoint(file.relpath.split("/")):
         raise _tampered(path, pin, f"{file.relpath!r} does not lie inside the folder")
     if not _is_utf8(file.relpath):
-        raise UsageError(f"a file name in {path} is not UTF-8", repr(file.relpath), f"rename it, then `dvc add {path}`")
+        raise UsageError(
+            f"a file name in {path} is not UTF-8", repr(file.relpath), f"rename it, then `dvc add {quote(path)}`"
+        )
 
 
 def _is_utf8(name: str) -> bool:
@@ -169,7 +173,7 @@ def _tampered(path: str, pin: DvcPin, why: str) -> TamperedError:
     return TamperedError(
         f"the listing {pin.md5} of {pin.inside or path} is not what DVC recorded",
         why,
-        f"remove the object {pin.md5[:2]}/{pin.md5[2:]} from the DVC cache, then `dvc fetch {path}`",
+        f"remove the object {pin.md5[:2]}/{pin.md5[2:]} from the DVC cache, then `dvc fetch {quote(path)}`",
     )
 
 

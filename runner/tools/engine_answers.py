@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from runner.errors import OutsideError
+from runner.state.decode import convert
 from runner.state.plain import MALFORMED
 from runner.state.spec import Sha256
 
@@ -52,7 +53,7 @@ def error_in(line: Any) -> str | None:
 def read(answer: Any, shape: type[_Shape]) -> _Shape:
     """Raises `OutsideError`."""
     try:
-        return msgspec.convert(answer, shape)
+        return convert(answer, shape)
     except msgspec.ValidationError as error:
         raise _unreadable(error) from None
 

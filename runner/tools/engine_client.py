@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import docker
@@ -15,9 +14,14 @@ class Client(docker.APIClient):  # type: ignore[misc]
     """Asks for the version once, as the SDK must anyway to agree on an API: the engine needs 6 ms for the answer,
     and it does not change while a command runs."""
 
-    @functools.cache  # noqa: B019
+    def __init__(self, **how: Any) -> None:
+        self._versions: dict[bool, dict[str, Any]] = {}
+        super().__init__(**how)
+
     def version(self, api_version: bool = True) -> dict[str, Any]:
-        return dict(super().version(api_version))
+        if api_version not in self._versions:
+            self._versions[api_version] = dict(super().version(api_version))
+        return self._versions[api_version]
 
 
 def client_of(host: str) -> Client:

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -16,6 +16,7 @@ from runner.state.paths import is_below
 from runner.state.spec import CodeSeen
 
 _OWN = ("state_specs/", ".replay/")
+_COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _CREDENTIALS = re.compile(r"://[^/\s]*@")
 
 
@@ -60,13 +61,55 @@ def seen(folder: Path) -> CodeSeen:
 
 
 def content(folder: Path, commit: str, path: str) -> bytes | None:
-    """What a file below `folder` held in a commit; None when git does not have it."""
+    """What a file below `folder` held in a commit; None when git does not have it, or it is no commit's whole name."""
+    if not _COMMIT.fullmatch(commit):
+        return None
     done = _git(folder, "cat-file", "blob", f"{commit}:./{path}")
     return done.stdout if done.returncode == 0 else None
 
 
+def small_contents(folder: Path, places: Collection[tuple[str, str]], most: int) -> dict[tuple[str, str], bytes]:
+    """What files below `folder` held in commits, asked all at once: of each commit and path that git has, unless it is
+    larger than `most`."""
+    asked = [place for place in sorted(places) if _COMMIT.fullmatch(place[0]) and "\n" not in place[1]]
+    if not asked or not is_work_tree(folder):
+        return {}
+    names = "".join(f"{commit}:./{path}\n" for commit, path in asked)
+    listed = _batch(folder, "--batch-check=%(objectname) %(objecttype) %(objectsize)", names)
+    told = [line.split() for line in listed.decode(errors="replace").splitlines()]
+    objects = {
+        place: words[0]
+        for place, words in zip(asked, told, strict=False)
+        if len(words) == 3 and words[1] == "blob" and words[2].isdigit() and int(words[2]) <= most
+    }
+    found = dict(_blobs(_batch(folder, "--batch", "".join(f"{name}\n" for name in sorted(set(objects.values()))))))
+    return {place: found[name] for place, name in objects.items() if name in found}
+
+
+def _batch(folder: Path, how: str, names: str) -> bytes:
+    # In a partial clone git would fetch what it lacks.
+    settings = {"GIT_NO_LAZY_FETCH": "1"}
+    return _git(folder, "cat-file", how, settings=settings, given=names.encode()).stdout if names else b""
+
+
+def _blobs(batch: bytes) -> Iterator[tuple[str, bytes]]:
+    """What `cat-file --batch` gave of blobs: a line with name, type and size, the bytes, a line end."""
+    at = 0
+    while (end := batch.find(b"\n", at)) >= 0:
+        words = batch[at:end].decode(errors="replace").split()
+        if len(words) != 3:  # "NAME missing"
+            at = end + 1
+            continue
+        size = int(words[2])
+        yield words[0], batch[end + 1 : end + 1 + size]
+        at = end + size + 2
+
+
 def first_parents(folder: Path, first: str, last: str) -> list[str]:
-    """The commits after `first` up to `last`, each the first parent of the next; none when they do not start there."""
+    """The commits after `first` up to `last`, each the first parent of the next; none when they do not start there, or
+    the two are no commits' whole names."""
+    if not _COMMIT.fullmatch(first) or not _COMMIT.fullmatch(last):
+        return []
     listed = (_ask(folder, "rev-list", "--first-parent", "--reverse", f"{first}..{last}") or "").split()
     is_parent = listed and _ask(folder, "rev-parse", f"{listed[0]}^") == first
     return listed if is_parent else []
@@ -76,9 +119,27 @@ def subject(folder: Path, commit: str) -> str:
     return _ask(folder, "log", "-1", "--format=%s", commit) or ""
 
 
+def identity(folder: Path) -> str | None:
+    """Who commits here, as git is told; None where it is not."""
+    if not available():
+        return None
+    name, address = (_ask(folder, "config", f"user.{key}") for key in ("name", "email"))
+    return (f"{name} <{address}>" if address else name) if name else None
+
+
 def resolve(folder: Path, revision: str) -> str | None:
     """The commit that a revision names; None when git knows none."""
     return _ask(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+
+
+def known_commits(folder: Path, commits: Collection[str]) -> set[str]:
+    """Those of the commits that the repository has, asked all at once."""
+    if not commits or not is_work_tree(folder):
+        return set()
+    asked = "".join(f"{commit}\n" for commit in sorted(commits))
+    done = _batch(folder, "--batch-check=%(objectname) %(objecttype)", asked)
+    lines = (line.split() for line in done.decode(errors="replace").splitlines())
+    return {line[0] for line in lines if len(line) == 2 and line[1] == "commit"} & set(commits)
 
 
 def clone_at(folder: Path, commit: str, target: Path) -> Path:
@@ -183,14 +244,16 @@ def _run(folder: Path, *arguments: str, settings: Mapping[str, str] = {}) -> str
     return os.fsdecode(done.stdout)
 
 
-def _git(folder: Path, *arguments: str, settings: Mapping[str, str] = {}) -> subprocess.CompletedProcess[bytes]:
+def _git(
+    folder: Path, *arguments: str, settings: Mapping[str, str] = {}, given: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_DIR")}
     environment |= {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"} | dict(settings)
     return subprocess.run(
         ["git", "-c", "core.quotepath=off", "-c", "safe.directory=*", *arguments],
         cwd=folder,
         env=environment,
-        stdin=subprocess.DEVNULL,
+        input=given,
         capture_output=True,
         check=False,
     )

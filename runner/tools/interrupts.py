@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import FrameType
+from typing import Protocol
 
 
 class Interrupts:
@@ -46,6 +48,18 @@ class Interrupts:
     def close(self) -> None:
         os.close(self._read)
         os.close(self._write)
+
+
+class _Readable(Protocol):
+    def fileno(self) -> int: ...
+
+
+def readable(waiting: Iterable[_Readable | int], seconds: float | None = None) -> set[int]:
+    """The descriptors that can be read at last, or none when the time is up. `select` knows only the first 1,024."""
+    poll = select.poll()
+    for one in waiting:
+        poll.register(one, select.POLLIN)
+    return {descriptor for descriptor, _ in poll.poll(None if seconds is None else seconds * 1000)}
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import msgspec
 from runner.environment.layout import Interpreter
 from runner.errors import OutsideError
 from runner.state.checked import with_check, without_check
+from runner.state.decode import decode_json
 from runner.state.digest import digest_value, hex_of
 from runner.state.plain import MALFORMED
 from runner.store.files import write_atomic
@@ -62,7 +63,7 @@ def probe(engine: Engine, cache: Path, image_id: str, python: str, interrupts: I
     known = _place(cache, image_id, python)
     known.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(known, with_check(answer), through=cache / "tmp")
-    return msgspec.json.decode(answer, type=Probed)
+    return decode_json(answer, Probed)
 
 
 def answer_name(image_id: str, python: str) -> str:
@@ -72,7 +73,7 @@ def answer_name(image_id: str, python: str) -> str:
 
 def read_answer(kept: bytes) -> Probed:
     """Raises `msgspec.DecodeError` for what is not whole."""
-    return msgspec.json.decode(without_check(kept), type=Probed)
+    return decode_json(without_check(kept), Probed)
 
 
 def probed_before(cache: Path, image_id: str, python: str) -> Probed | None:
@@ -99,7 +100,7 @@ def _ask(engine: Engine, image_id: str, python: str, interrupts: Interrupts) -> 
     if ended.exit_code == _NOT_FOUND:
         return None
     try:
-        msgspec.json.decode(bytes(said.out), type=Probed)
+        decode_json(bytes(said.out), Probed)
     except MALFORMED as error:
         why = said.err.decode(errors="replace").strip().splitlines()[-1:]
         raise OutsideError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from runner.attest.statement import RunFiles
 from runner.keys import Keyring
 from runner.layers import code
 from runner.layers.code import CodeFile
+from runner.releases import make
+from runner.releases.make import Said
 from runner.seal import Sealer, judge_of
 from runner.state.digest import digest_bytes
 from runner.state.record import Outcome, Output, OutputVerdict, Record, ReplayResult, Verdict
-from runner.state.spec import Params, StateSpec, state_digest
+from runner.state.spec import Binding, Layer, Params, Policy, StateSpec, state_digest
 from runner.state.strict import dump_record, dump_spec, load_spec
 from runner.state.verification import Verification
 from runner.store.runs import Run
@@ -76,12 +78,23 @@ class Signed:
         self.store: Store = self.workspace.store
         self.signer = signer or new_signer()
         self.sealer = Sealer(self.signer, ())
+        self._runs: dict[str, Run] = {}
 
-    def run(self, run_id: str, *, replay: bool = False, outputs: Mapping[str, bytes] | None = None) -> Run:
+    def run(
+        self,
+        run_id: str,
+        *,
+        replay: bool = False,
+        outputs: Mapping[str, bytes] | None = None,
+        bind: Callable[[StateSpec], Binding] | None = None,
+    ) -> Run:
         contents = outputs or {"out.txt": f"of {run_id}".encode(), "stdout": LOGS["stdout"]}
         run = self.workspace.run(run_id)
         run.begin()
         spec = self._spec(run_id)
+        if bind:
+            info = msgspec.structs.replace(spec.run, release=bind(spec))
+            spec = msgspec.structs.replace(spec, run=info)
         spec_bytes = run.write_spec(spec)
         for name, data in LOGS.items():
             (run.folder / name).write_bytes(data)
@@ -111,6 +124,25 @@ class Signed:
         )
         info = msgspec.structs.replace(made.run, id=run_id)
         return msgspec.structs.replace(made, run=info, state=state, observed=observed, digest=state_digest(state))
+
+    def release(self, name: str, run_id: str, *may_move: Layer) -> None:
+        said = Said("Ada", f"{name} is right")
+        make.create(self.workspace, name, run_id, said, Policy("refuse", may_move), self.sealer)
+        self._runs[name] = self.workspace.run(run_id)
+
+    def revoke(self, name: str) -> None:
+        make.withdraw(self.workspace, "revoked", name, Said("Bob", "it is wrong"), None, self.sealer)
+
+    def supersede(self, name: str, by: str) -> None:
+        make.withdraw(self.workspace, "superseded", name, Said("Bob", "it is old"), by, self.sealer)
+
+    def verify_release(self, name: str) -> Verification:
+        """Of the run that the release was made of, whatever its files say now."""
+        return verify_run(self.workspace, self._runs[name], judge_of([self.signer.key]), {}, name)
+
+    def release_files(self, name: str, file: str) -> list[Path]:
+        """Both copies."""
+        return [place / "releases" / name / file for place in (self.root / "state_specs", self.store.folder)]
 
     def verify(self, run_id: str, *, earlier: Mapping[str, bytes] | None = None) -> Verification:
         return verify_run(self.workspace, self.workspace.run(run_id), judge_of([self.signer.key]), earlier or {})

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.attest.verify import REASONS
 from runner.store.log import Log
 from tests.attest.made import Signed
 
@@ -23,14 +24,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Signed:
     return made
 
 
-def by_hand(made: Signed, run_id: str) -> subprocess.CompletedProcess[str]:
+def by_hand(made: Signed, run_id: str, **more: str) -> subprocess.CompletedProcess[str]:
     commands = "\n".join(re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL))
     key = made.root / "key.pem"
     key.write_bytes(made.signer.key.pem)
     return subprocess.run(
         ["bash", "-c", commands],
         cwd=made.root,
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "RUN": run_id, "KEY": str(key), "TMPDIR": str(made.root)},
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "RUN": run_id, "KEY": str(key), "TMPDIR": str(made.root)} | more,
         capture_output=True,
         text=True,
     )
@@ -75,3 +76,23 @@ def test_what_was_changed_is_not(made: Signed, name: str, old: bytes, new: bytes
 
 def test_the_page_says_where_the_checkpoint_is(made: Signed) -> None:
     assert (Log(made.store).folder / "checkpoint").relative_to(made.root).as_posix() in PAGE.read_text(encoding="utf-8")
+
+
+def test_a_release_is_verified_by_hand_until_it_is_changed_or_revoked(made: Signed) -> None:
+    made.release("prod", RUNS[1])
+    made.release("other", RUNS[2])
+    done = by_hand(made, RUNS[1], NAME="prod")
+    assert done.returncode == 0 and "verified as prod" in done.stdout, done
+    assert by_hand(made, RUNS[1], NAME="other").returncode != 0
+    file = made.release_files("prod", "release.yaml")[0]
+    kept = file.read_bytes()
+    file.write_bytes(kept.replace(b"Ada", b"Eve"))
+    assert by_hand(made, RUNS[1], NAME="prod").returncode != 0
+    file.write_bytes(kept)
+    made.revoke("prod")
+    assert by_hand(made, RUNS[1], NAME="prod").returncode != 0
+
+
+def test_the_page_explains_every_reason_code() -> None:
+    told = PAGE.read_text(encoding="utf-8").split("## Reason codes")[1]
+    assert set(re.findall(r"`([a-z-]+)`", told)) >= REASONS

@@ -72,7 +72,9 @@ def read(kind: str, data: bytes, folder: Path) -> None:
         assert kind == "key" and error.what
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 @pytest.mark.parametrize("kind", ["bundle", "proof", "checkpoint", "packed", "key"])
 def test_a_file_with_anything_in_it_is_read_or_rejected(

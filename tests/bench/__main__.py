@@ -9,16 +9,21 @@ from tests.bench import (
     bisect_table,
     harness,
     peers,
+    rows_bisect,
     rows_cli,
     rows_compare,
     rows_data,
     rows_disk,
     rows_environment,
     rows_memory,
+    rows_night,
     rows_outputs,
+    rows_page,
     rows_profile,
+    rows_releases,
     rows_run,
     rows_signed,
+    rows_travel,
 )
 
 OWN = (
@@ -30,8 +35,13 @@ OWN = (
     *rows_cli.ROWS,
     *rows_compare.ROWS,
     *rows_signed.ROWS,
+    *rows_releases.ROWS,
     *rows_disk.ROWS,
     *rows_memory.ROWS,
+    *rows_night.ROWS,
+    *rows_page.ROWS,
+    *rows_bisect.ROWS,
+    *rows_travel.ROWS,
 )
 
 
@@ -43,6 +53,7 @@ def main() -> None:
     harness.measure_all(_chosen(parser, given.rows), given.json)
     if not given.rows:
         bisect_table.print_table()
+        bisect_table.print_claim()
 
 
 def _chosen(parser: argparse.ArgumentParser, names: list[str]) -> list[harness.Row]:

@@ -1,4 +1,5 @@
-"""python -m tests.bench.bisect_table [SEEDS]: what a bisect costs in simulated worlds, beside ddmin; no engine."""
+"""python -m tests.bench.bisect_table [SEEDS [SEEDS]]: a bisect in simulated worlds, without an engine: what it costs,
+beside ddmin, and how often what it proves is wrong."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 from runner.bisect import Outcome
 from runner.bisect.model import Items
+from runner.bisect.noise import ALPHA
 from tests.bench.ddmin import ddmin
 from tests.bisect.worlds import World, is_right, search, world
 
@@ -23,20 +25,32 @@ class Case(NamedTuple):
 
 
 MEET2, MEET3, TWO = {"causes": (2,)}, {"causes": (3,)}, {"causes": (1, 1)}
+SIZES, WORKERS = (8, 45, 200), (1, 2, 4, 8)
 CASES = [
-    *(Case(f"{size} changes, one cause", size) for size in (8, 45, 200)),
-    *(Case(f"{size}, one, declared couplings", size, {"couplings": size}) for size in (8, 45, 200)),
-    *(Case(f"{size}, two that must meet", size, MEET2) for size in (8, 45, 200)),
-    *(Case(f"{size}, three that must meet", size, MEET3) for size in (8, 45, 200)),
-    *(Case(f"{size}, two independent", size, TWO) for size in (8, 45, 200)),
-    Case("45, one, not monotone", 45, {"cures": 1}),
-    Case("45, one, an undeclared coupling", 45, {"pairs": 1}),
-    Case("45, one, three undeclared couplings", 45, {"pairs": 3}),
-    Case("200, one, flakes 5 %", 200, {"flake": 0.05}),
-    Case("200, one, flakes 20 %", 200, {"flake": 0.2}),
-    *(Case(f"200, one cause, {k} workers", 200, {}, k) for k in (2, 4, 8)),
-    *(Case(f"200, two that must meet, {k} workers", 200, MEET2, k) for k in (2, 4, 8)),
+    *(Case(f"{size} changes, one cause", size) for size in SIZES),
+    *(Case(f"{size}, one, declared couplings", size, {"couplings": size}) for size in SIZES),
+    *(Case(f"{size}, one, an undeclared coupling", size, {"pairs": 1}) for size in SIZES),
+    *(Case(f"{size}, one, three undeclared couplings", size, {"pairs": 3}) for size in SIZES[1:]),
+    *(Case(f"{size}, one, not monotone", size, {"cures": 1}) for size in SIZES),
+    *(Case(f"{size}, two that must meet", size, MEET2) for size in SIZES),
+    *(Case(f"{size}, three that must meet", size, MEET3) for size in SIZES),
+    *(Case(f"{size}, two independent", size, TWO) for size in SIZES),
+    *(Case(f"{size}, one, flakes {flake:.0%}", size, {"flake": flake}) for size in SIZES for flake in (0.05, 0.2)),
+    *(Case(f"200, one cause, k = {k}", 200, {}, k) for k in WORKERS),
+    *(Case(f"200, two that must meet, k = {k}", 200, MEET2, k) for k in WORKERS),
+    *(Case(f"200, one, flakes 5%, k = {k}", 200, {"flake": 0.05}, k) for k in WORKERS),
+    *(Case(f"200, one, expected before, k = {k}", 200, {"known": True}, k) for k in WORKERS),
+    Case("200, one, another expected before", 200, {"misled": True}),
 ]
+FLAKES = (0.0, 0.05, 0.2)
+CLAIMS: dict[str, dict[str, Any]] = {
+    "one cause": {},
+    "one, declared couplings": {"couplings": 45},
+    "one, an undeclared coupling": {"pairs": 1},
+    "one, not monotone": {"cures": 1},
+    "two that must meet": MEET2,
+    "two independent": TWO,
+}
 
 
 class Figures(NamedTuple):
@@ -96,5 +110,31 @@ def print_table(seeds: int = 20) -> None:
         print(f"{case.what:<40}{ours.cells()}{theirs.cells()}", flush=True)
 
 
+def print_claim(seeds: int = 1000, size: int = 45) -> None:
+    """How often what was called proven was wrong."""
+    print(f"\n{seeds} worlds of {size} changes a figure: proven, and wrong (at most {ALPHA:.0%} are borne)")
+    print(f"{'':<40}" + "".join(f"flakes {flake:.0%}".rjust(16) for flake in FLAKES))
+    for what, kind in CLAIMS.items():
+        print(f"{what:<40}", end="")
+        for flake in FLAKES:
+            proven, wrong = claimed(size, kind | {"flake": flake}, seeds)
+            print(f"{wrong} of {proven}".rjust(16), end="", flush=True)
+        print()
+
+
+def claimed(size: int, kind: dict[str, Any], seeds: int) -> tuple[int, int]:
+    """How many answers were called proven, and how many of them are wrong."""
+    proven = wrong = 0
+    for seed in range(seeds):
+        rng = random.Random(seed)
+        made = world(size, rng, **kind)
+        found = search(made.problem, made.judge(rng)).found
+        if found and found.proven:
+            proven += 1
+            wrong += not is_right(made, found)
+    return proven, wrong
+
+
 if __name__ == "__main__":
     print_table(*map(int, sys.argv[1:2]))
+    print_claim(*map(int, sys.argv[2:3]))

@@ -85,7 +85,7 @@ class Workspace:
 def shared_store() -> Path:
     """The store of all workspaces. Runs of earlier measurements are dropped; blobs and caches stay."""
     folder = PLACE / "store"
-    for name in ("runs", "index.sqlite", "log"):
+    for name in ("runs", "releases", "index.sqlite", "log"):
         _remove(folder / name)
     open_store(folder, create=True)
     (folder / "runs").mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Profiling a table, and what `diff RUN .` costs."""
+"""Profiling a table."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import random
 import sys
 from pathlib import Path
 
-from tests.bench.harness import QUICK, SLOW, Measured, Row, Side, command, in_turns, timed
-from tests.bench.laid_out import PLACE, ROOT, Workspace
+from tests.bench.harness import QUICK, Measured, Row, Side, command, in_turns
+from tests.bench.laid_out import PLACE, ROOT
 
 ROWS_EACH = 300_000
-FILES = 10_000
 
 _PROFILE = """
 import sys
@@ -47,18 +46,6 @@ def _table(file: Path) -> Path:
     return file
 
 
-def diffing() -> Measured:
-    workspace = Workspace("present", {"job": {"command": ["true"], "outputs": ["stdout"]}})
-    for number in range(FILES):
-        if not (workspace.root / f"code/{number % 100:02}/{number}.py").exists():
-            workspace.write(f"code/{number % 100:02}/{number}.py", f"x = {number}\n".encode())
-    workspace.commit()
-    act = command(workspace.replay("diff", workspace.record("job"), "."), workspace.root, accept=(0, 1))
-    taken = sorted(timed(Side(act)) for _ in range(SLOW))
-    return Measured(taken[SLOW // 2], None, taken[SLOW // 2])
-
-
 ROWS = (
     Row("profile", f"profile of a CSV of {ROWS_EACH:,} rows and 8 columns", "duckdb's SUMMARIZE of it", 1.5, profiling),
-    Row("present", f"`diff RUN .` in a workspace of {FILES:,} files", "", 1.0, diffing),
 )

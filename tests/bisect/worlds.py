@@ -6,10 +6,13 @@ import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from runner.bisect import Ask, Found, Outcome, Problem, Tally, ask
 from runner.bisect.model import Items
 
 Judge = Callable[[Items], Outcome]
+_HEAVY = 12.0
 
 
 class World(NamedTuple):
@@ -49,8 +52,11 @@ def world(
     pairs: int = 0,
     cures: int = 0,
     flake: float = 0.0,
+    known: bool = False,
+    misled: bool = False,
 ) -> World:
-    """Random, with so many changes in each cause, declared couplings and undeclared pairs."""
+    """Random, with so many changes in each cause, declared couplings and undeclared pairs. Where the cause is `known`
+    before, it and a tenth of the others weigh much; `misled` puts that weight on others only."""
     rank = rng.sample(range(size), size)
     needs: list[set[int]] = [set() for _ in range(size)]
     for _ in range(couplings):
@@ -63,8 +69,13 @@ def world(
         items = items[count:]
     free = [item for item in range(size) if not any(item in cause for cause in chosen)]
     coupled = [frozenset(rng.sample(range(size), 2)) for _ in range(pairs)]
+    problem = Problem(tuple(map(frozenset, needs)), seed=rng.randrange(1 << 30), steady=not flake)
+    if known or misled:
+        heavy = {*rng.sample(free, size // 10), *(chosen[0] if known else ())}
+        weights = tuple(_HEAVY if item in heavy else 1.0 for item in range(size))
+        problem = msgspec.structs.replace(problem, weights=weights)
     return World(
-        Problem(tuple(map(frozenset, needs)), seed=rng.randrange(1 << 30)),
+        problem,
         tuple(chosen),
         tuple(frozenset(rng.sample(free, 2)) for _ in range(cures)),
         tuple(coupled),

@@ -50,7 +50,7 @@ def conditions(release: Release, side: int) -> Conditions:
 @pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.script)
 def test_the_cause_is_named_among_fifty_changes(release: Release, shared: Workspace, python311: str) -> None:
     good, bad = (record(shared, conditions(release, side), python311)["run_id"] for side in (0, 1))
-    done = shared.replay("bisect", good, bad, "--json", timeout=600)
+    done = shared.replay("bisect", good, bad, "--json", timeout=1800)
     assert done.code == 0, done
     found: dict[str, Any] = done.json
     cause = {(one["layer"], one["name"]): (one["good"], one["bad"]) for one in found["cause"]}

@@ -80,6 +80,36 @@ def test_doctor_reads_the_workspace(workspace: Workspace) -> None:
     assert "image" in findings["replay.yaml"]["detail"]
 
 
+JOB = {
+    "image": "images/nope",
+    "dependencies": "nope.in",
+    "data": ["nope.csv"],
+    "model": ["nope.bin"],
+    "params": "nope.yaml",
+    "env": {"UNSET": None},
+    "secrets": {"KEY": "env:NOBODY_SETS_IT", "OTHER": "file:nowhere"},
+}
+
+
+def test_doctor_names_all_that_a_job_lacks(workspace: Workspace) -> None:
+    workspace.jobs(
+        whole={"image": "images/own", "command": "true"}, t=JOB | {"command": "true"}, staged=JOB | {"stage": "x"}
+    )
+    workspace.write("images/own/Dockerfile", "FROM scratch\n")
+    found = workspace.replay("doctor", "--json").json["findings"]
+    told = [one["detail"] for one in found if one["name"] == "job t"]
+    for lack in ("UNSET", "KEY", "OTHER", "nope.in", "nope.csv", "nope.bin", "nope.yaml"):
+        assert sum(lack in detail for detail in told) == 1, (lack, told)
+    assert all(one["mend"] for one in found if one["name"].startswith("job "))
+    assert [one["name"] for one in found if "no dvc.yaml" in one["detail"]] == ["job staged"]
+    assert not [one for one in found if one["name"] == "job whole"]
+
+
+def test_a_run_of_nothing_leaves_nothing(workspace: Workspace) -> None:
+    assert workspace.replay("run").code == 2
+    assert not workspace.store.exists(), "projects below would share it"
+
+
 def test_errors_are_objects_under_json_and_three_lines_otherwise(workspace: Workspace) -> None:
     done = workspace.replay("nosuchrun-abc", "--json")
     assert done.code == 2
@@ -94,4 +124,4 @@ def test_errors_are_objects_under_json_and_three_lines_otherwise(workspace: Work
 def test_version_and_help(workspace: Workspace) -> None:
     assert workspace.replay("--version").out.strip().count(".") == 2
     top = workspace.replay("--help")
-    assert top.code == 0 and "bisect" in top.out and "nightly" not in top.out
+    assert top.code == 0 and "bisect" in top.out and "nightly" in top.out

@@ -137,6 +137,7 @@ def test_great_integers_are_compared_within_the_tolerance_too(compare) -> None:
         ("[" * 200_000 + "]" * 200_000, "nested more than 500 levels deep"),
         ('{"a":' * 200_000, "nested more than 500 levels deep"),
         ("9" * 5000, "an integer of 5000 digits, more than the 4300 that are read"),
+        ("[1, -1e999]", "the number -1e999 is beyond what a double holds"),
         ("9" * 3_000_000, "an integer of 3000000 digits, more than the 4300 that are read"),
     ],
 )
@@ -157,6 +158,12 @@ def test_the_limit_of_integers_is_not_the_interpreters(compare, limit: int) -> N
     finally:
         sys.set_int_max_str_digits(before)
     assert found.detail == "replay: an integer of 5000 digits, more than the 4300 that are read"
+
+
+@pytest.mark.parametrize(("kind", "text"), [("json", "[{}]"), ("yaml", "- {}"), ("toml", "a = {}")])
+def test_numbers_beyond_a_double_are_not_one_infinity(compare, kind: str, text: str) -> None:
+    found = compare(text.format("1e999"), text.format("1e998"), kind)
+    assert found.verdict is Verdict.DIVERGED and "beyond what a double holds" in found.detail, found
 
 
 def test_two_malformed_files_are_compared_as_bytes(compare) -> None:

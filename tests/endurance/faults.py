@@ -89,14 +89,14 @@ class OwnEngine:
         """End it, and return when it is gone."""
         self.signal(number)
         assert self._daemon
-        self._daemon.wait(60)
+        self._daemon.wait(300)
 
     def close(self) -> None:
         self._holder.kill()
-        self._holder.wait(30)
+        self._holder.wait(120)
         if self._daemon:
             self._daemon.kill()
-            self._daemon.wait(30)
+            self._daemon.wait(120)
         shutil.rmtree(self.place, ignore_errors=True)
 
     def _enter(self, command: list[str]) -> None:
@@ -114,7 +114,7 @@ class OwnEngine:
                 return self.engine()
             return None
 
-        return until(answers, "the second engine", 60)
+        return until(answers, "the second engine")
 
 
 def _only_child(pid: int) -> int | None:

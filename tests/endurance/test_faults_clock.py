@@ -69,8 +69,8 @@ def test_a_clock_that_jumps_between_commands(recorded: Recorded, clock: Path, ju
     second = recorded.run("steady", "-q")
     assert second["run_id"] != first["run_id"] and second["state_digest"] == first["state_digest"]
     created = {row["run_id"]: row["created"] for row in recorded.replay("ls", "-n", "0", "--json").json["runs"]}
-    apart = _day(created[second["run_id"]]) - _day(created[first["run_id"]])
-    assert abs(apart) == 1, "the clock was moved indeed"
+    apart = _moment(created[second["run_id"]]) - _moment(created[first["run_id"]])
+    assert 23 < abs(apart) / datetime.timedelta(hours=1) < 25, "the clock was moved indeed"
     for run in (first["run_id"], second["run_id"], recorded.ids["steady"]):
         for offset in ("+0d", jump):
             clock.write_text(offset)
@@ -80,16 +80,16 @@ def test_a_clock_that_jumps_between_commands(recorded: Recorded, clock: Path, ju
     assert recorded.replay("fsck").code == 0
 
 
-def _day(created: str) -> int:
-    return int(time.mktime(time.strptime(created, "%Y-%m-%dT%H:%M:%SZ")) / 86400)
+def _moment(created: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(created)
 
 
 @DAYS
 def test_a_clock_that_jumps_while_a_job_runs(recorded: Recorded, clock: Path, jump: str) -> None:
     declared = json.loads((recorded.root / "replay.yaml").read_text())
-    slow = {"command": "echo ready; sleep 2; echo 1 > r.txt", "outputs": ["r.txt"], "limits": {"time": "1m"}}
+    slow = {"command": "echo ready; sleep 2; echo 1 > r.txt", "outputs": ["r.txt"], "limits": {"time": "5m"}}
     declared["jobs"]["slow"] = declared["jobs"]["steady"] | slow
-    hasty = slow | {"command": "echo ready; sleep 60", "outputs": [], "limits": {"time": "2s"}}
+    hasty = slow | {"command": "echo ready; sleep 600", "outputs": [], "limits": {"time": "5s"}}
     declared["jobs"]["hasty"] = declared["jobs"]["steady"] | hasty
     recorded.write("replay.yaml", json.dumps(declared))
     recorded.env |= faked(clock)
@@ -97,10 +97,10 @@ def test_a_clock_that_jumps_while_a_job_runs(recorded: Recorded, clock: Path, ju
         clock.write_text("+0d")
         process = started(recorded, "run", job, "--json")
         clock.write_text(jump)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
         assert process.returncode == code, (out, err)
         found = json.loads(out)
-        assert found["ending"] == ending and 1 < found["duration_s"] < 30
+        assert found["ending"] == ending and 1 < found["duration_s"] < 300
     nothing_left(recorded)
 
 

@@ -57,7 +57,7 @@ def around(request: Request) -> bool:
 
 
 def hang(_request: Request) -> bool:
-    OVER.wait(60)
+    OVER.wait(600)
     return True
 
 
@@ -102,7 +102,7 @@ def asking(python_workspace: Workspace, index: Index) -> Iterator[Workspace]:
     here = python_workspace
     index.add(wheel("alpha", "1.0", {"alpha.py": "VALUE = 1\n"}))
     here.env |= {"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": index.url, "PIP_FIND_LINKS": ""}
-    here.env |= {"PIP_RETRIES": "0", "PIP_TIMEOUT": "1"}
+    here.env |= {"PIP_RETRIES": "0"}
     OVER.clear()
     yield here
     OVER.set()
@@ -117,8 +117,13 @@ def declare(here: Workspace, index: Index, how: str) -> None:
     here.jobs(j={"command": ["python", "-c", "import alpha"], "image": image, "dependencies": "requirements.txt"})
 
 
-def refused(here: Workspace, code: int) -> dict[str, Any]:
-    done = here.replay("run", "j", "-q", "--json")
+def patience(fault: str) -> dict[str, str]:
+    """Who never answers is not waited for, and whoever does may take his time."""
+    return {"PIP_TIMEOUT": "1" if fault == "hang" else "60"}
+
+
+def refused(here: Workspace, code: int, **env: str) -> dict[str, Any]:
+    done = here.replay("run", "j", "-q", "--json", **env)
     assert done.code == code, done
     error: dict[str, Any] = done.json["error"]
     assert error["what"] and error["why"] and error["next"] and error["why"] != "Exception:", error
@@ -132,11 +137,11 @@ def test_an_index_that_fails(asking: Workspace, index: Index, how: str) -> None:
     declare(asking, index, how)
     for name, (fault, code) in PAGES.items():
         index.fault = fault
-        error = refused(asking, code)
+        error = refused(asking, code, **patience(name))
         assert name != "hang" or "timed out" in error["why"], error
-    for fault in FILES.values():
+    for name, fault in FILES.items():
         index.fault = for_files(fault)
-        refused(asking, 7)
+        refused(asking, 7, **patience(name))
     index.fault = for_files(other_bytes(index))
     assert "is not what its hash promises" in refused(asking, 7)["why"]
     index.fault = None
@@ -203,7 +208,7 @@ def test_a_registry_that_fails(workspace: Workspace, own_image: OwnImage, regist
     }
     for what, fault in faults.items():
         registry.instead = fault
-        done = workspace.replay(run, "-q", "--json", REPLAY_TIMEOUT="3")
+        done = workspace.replay(run, "-q", "--trust", "--json", REPLAY_TIMEOUT="8")
         assert done.code == 3, (what, done)
         error = done.json["error"]
         assert done.json["verdict"] == "unrebuildable" and name in error["why"] and error["next"], (what, done)
@@ -252,8 +257,8 @@ def remote(packaged: Recorded, tmp_path: Path) -> Path:
 def test_a_dvc_remote_that_is_gone(packaged: Recorded, remote: Path) -> None:
     hidden = remote.rename(remote.with_name("hidden"))
     done = packaged.replay(packaged.ids["py"], "-q", "--json")
-    assert done.code == 3 and done.json["verdict"] == "unrebuildable", done
-    assert "d.csv" in done.json["error"]["what"] and done.json["error"]["next"]
+    assert done.code == 7 and "verdict" not in done.json, "it may have the data: nobody knows until it is back"
+    assert "d.csv" in done.json["error"]["why"] and done.json["error"]["next"]
     hidden.rename(remote)
     assert packaged.replayed(packaged.ids["py"])["verdict"] == "identical"
     nothing_left(packaged)

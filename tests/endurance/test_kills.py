@@ -48,7 +48,7 @@ def die(workspace: Workspace, moment: int | str, arguments: list[str], report: P
     path = str(Path(__file__).parents[2])
     done = subprocess.run(
         command, cwd=workspace.root, env=workspace.env | {"PYTHONPATH": path}, stdin=subprocess.DEVNULL,
-        capture_output=True, check=False, timeout=300,
+        capture_output=True, check=False, timeout=900,
     )  # fmt: skip
     assert b"Traceback" not in done.stderr, done.stderr
     return done.returncode
@@ -260,12 +260,12 @@ def test_the_first_command_on_a_store(recorded: Recorded, tmp_path: Path) -> Non
 def test_while_the_job_runs(recorded: Recorded) -> None:
     """From outside, at times spread over the job's life: its container is found and removed by the next command."""
     workfile: dict[str, Any] = json.loads((recorded.root / "replay.yaml").read_text())
-    job = workfile["jobs"]["steady"] | {"command": "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"}
+    job = workfile["jobs"]["steady"] | {"command": "i=0; while [ $i -lt 1000000 ]; do i=$((i+1)); done"}
     recorded.write("replay.yaml", json.dumps(workfile | {"jobs": workfile["jobs"] | {"long": job}}))
     for step in range(8):
         before = whole_runs(recorded)
         process = recorded.start("run", "long", "-q")
-        until(lambda: recorded.containers(), "the job's container")
+        until(lambda one=process: recorded.containers() or one.poll() is not None, "the job's container")
         deadline = time.monotonic() + step * 0.04
         until(lambda at=deadline: time.monotonic() >= at, "the moment")
         process.kill()

@@ -191,8 +191,7 @@ def planted(workspace: Workspace, shell_image: str, tmp_path: Path) -> Workspace
     here.jobs(**jobs)
     here.write(".gitignore", ".replay/\n")
     here.git("init", "-q")
-    here.git("add", ".")
-    here.git("commit", "-qm", "start")
+    here.commit("start")
     return here
 
 
@@ -222,7 +221,7 @@ def check_said(done: Done, wanted: re.Pattern[bytes] = ANY) -> Done:
 def say(here: Workspace, *arguments: str) -> Done:
     """What a command prints, which may be a traceback under `--debug`."""
     command = here.command(*arguments)
-    return Done(subprocess.run(command, cwd=here.root, env=here.env, capture_output=True, timeout=120, check=False))
+    return Done(subprocess.run(command, cwd=here.root, env=here.env, capture_output=True, timeout=600, check=False))
 
 
 def look_in_every_way(here: Workspace, run_id: str) -> None:
@@ -273,7 +272,7 @@ def test_the_search_finds_what_it_searches_for(planted: Workspace) -> None:
     planted.git("hash-object", "-w", "object")
     (planted.root / "object").unlink()
     assert found_below(planted.root)
-    with subprocess.Popen(["sleep", "60"], env={"A": PLANTED["WORD"]}) as child:
+    with subprocess.Popen(["sleep", "600"], env={"A": PLANTED["WORD"]}) as child:
         processes = Processes(child.pid, ANY, {})
         try:
             until(lambda: processes.found, "the variable of a process")
@@ -315,13 +314,13 @@ def test_a_secret_is_nowhere_while_its_job_runs(planted: Workspace, how: str) ->
     if how == "replay":
         with running(planted, "run", "slow") as (process, _, _):
             finish(planted)
-            process.wait(60)
+            process.wait(300)
         arguments = ["replay", only_run(planted), "--times", "1"]
         (planted.store / "runs" / arguments[1] / "stdout").unlink()
     with running(planted, *arguments) as (process, processes, container):
         check_while_running(planted, processes, container)
         finish(planted)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=600)
         assert process.returncode == 0, err
         assert not ANY.search(out) and not ANY.search(err)
     check_nowhere(planted)
@@ -334,7 +333,7 @@ def test_a_command_that_is_ended_leaves_no_secret(planted: Workspace, signals: l
     with running(planted, "run", "slow", "--debug") as (process, processes, container):
         for one in signals:
             process.send_signal(one)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=600)
         assert not ANY.search(out) and not ANY.search(err)
         assert processes.found == []
         if signals == [signal.SIGKILL]:
@@ -420,7 +419,7 @@ def test_an_index_password_stays_with_pip(
     with containers_watched(PASSWORDS) as (seen, found):
         process = here.start("run", "j", "--debug")
         processes = Processes(process.pid, PASSWORDS, here.env)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=600)
         processes.stop()
     assert process.returncode == (0 if works else 2), err
     assert seen and found == [] and processes.found == []
@@ -457,7 +456,7 @@ def test_a_repository_password_stays_with_git(python_workspace: Workspace, tmp_p
         file = here.write("requirements.in", f"beta @ git+{url}\n")
         process = here.start("run", "j", "--debug")
         processes = Processes(process.pid, search_for({"p": PASSWORD}), here.env)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=600)
         processes.stop()
     finally:
         server.shutdown()
@@ -510,7 +509,7 @@ def test_a_remote_password_stays_with_dvc(planted: Workspace, shell_image: str) 
     here.write("d.csv", "c\n")
     process = here.start("run", "j", "--debug")
     processes = Processes(process.pid, PASSWORDS, here.env)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert processes.stop() == []
     assert process.returncode in (2, 3, 7), err
     assert not PASSWORDS.search(out + err), err

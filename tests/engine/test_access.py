@@ -122,7 +122,8 @@ def test_a_credential_that_changed(declare: Any, workspace: Workspace) -> None:
     present = workspace.replay("diff", first, ".", "--json", KEY=OTHER)
     assert present.code == 1 and list(changes(present)) == [("access", "KEY")], present
     unset = workspace.replay("diff", first, ".", "--json")
-    assert unset.code == 0 and unset.json["changes"] == [], unset
+    assert unset.code == 1 and list(changes(unset)) == [("access", "KEY")], unset
+    assert unset.json["diagnosis"]["evidence"] == ["access: KEY (the credential cannot be read)"]
     again = workspace.replay("replay", first, "--json", KEY=OTHER)
     assert again.code == 1 and again.json["diagnosis"]["evidence"] == ["access: KEY (the credential changed)"], again
     assert "access: KEY: the credential changed" in again.json["notes"]

@@ -79,8 +79,7 @@ def in_git(jobs: Jobs) -> Jobs:
     jobs.workspace.write(".gitignore", "*.log\nstate_specs\n/.replay\n")
     for name in ("kept.sh", "gone.sh", "dirty.sh"):
         jobs.workspace.write(name, name)
-    jobs.workspace.git("add", ".")
-    jobs.workspace.git("commit", "-qm", "one")
+    jobs.workspace.commit("one")
     return jobs
 
 
@@ -88,8 +87,7 @@ def test_code_under_git_is_the_work_tree_as_it_stands(in_git: Jobs, tmp_path: Pa
     other = Workspace(tmp_path / "other")
     other.write("inner.sh", "inner")
     other.git("init", "-q")
-    other.git("add", ".")
-    other.git("commit", "-qm", "one")
+    other.commit("one")
     in_git.workspace.git("-c", "protocol.file.allow=always", "submodule", "add", "-q", str(other.root), "libs/sub")
     shutil.copytree(other.root, in_git.workspace.root / "nested")
     in_git.workspace.git("commit", "-qm", "two")

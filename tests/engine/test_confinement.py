@@ -171,7 +171,7 @@ def test_other_processes_and_their_memory_are_out_of_sight(shut_in: Report) -> N
 def test_the_container_is_made_as_hardening_guides_say(
     engine: Engine, workspace: Workspace, shell_image: str, tmp_path: Path
 ) -> None:
-    workspace.jobs(j={"command": "echo up; sleep 60", "image": shell_image, "python": None})
+    workspace.jobs(j={"command": "echo up; sleep 600", "image": shell_image, "python": None})
     process = workspace.start("run", "j")
     try:
         (container,) = until(workspace.containers, "the container")
@@ -181,7 +181,7 @@ def test_the_container_is_made_as_hardening_guides_say(
         assert scratch.stat().st_mode & 0o77 == 0, "a set-uid file there is for nobody else to run"
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
     host = found["HostConfig"]
     wanted = {
         "Privileged": False,
@@ -260,7 +260,7 @@ def _with_devices(content: bytes, nodes: dict[str, int], place: Path) -> Path:
 
 def test_two_runs_at_once_do_not_see_each_other(workspace: Workspace, shell_image: str) -> None:
     base = {"image": shell_image, "python": None}
-    first = "echo mine > $HOME/f; echo mine > /tmp/f; echo mine > /dev/shm/f; echo mine > f; echo up; sleep 60"
+    first = "echo mine > $HOME/f; echo mine > /tmp/f; echo mine > /dev/shm/f; echo mine > f; echo up; sleep 600"
     workspace.jobs(first=base | {"command": first})
     process = workspace.start("run", "first")
     try:
@@ -279,7 +279,7 @@ def test_two_runs_at_once_do_not_see_each_other(workspace: Workspace, shell_imag
         assert process.poll() is None, "the first was not killed"
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
 
 
 POISON = """
@@ -407,7 +407,7 @@ def test_memory_processes_and_open_files_end_at_their_limits(python_workspace: W
 
 def test_a_fork_bomb_is_ended(workspace: Workspace, shell_image: str) -> None:
     command = "f() { f | f & }; f; while :; do sleep 1; done"
-    limits = {"processes": 30, "time": "1s"}
+    limits = {"processes": 30, "time": "3s"}
     workspace.jobs(j={"command": command, "image": shell_image, "python": None, "limits": limits})
     done = workspace.replay("run", "j", "--json")
     # A shell that cannot fork any more may end by itself.
@@ -416,11 +416,11 @@ def test_a_fork_bomb_is_ended(workspace: Workspace, shell_image: str) -> None:
 
 
 FILLS = {
-    "folders": "i=0; while [ $i -lt 4000 ]; do mkdir d$i; i=$((i+1)); done; sleep 60",
+    "folders": "i=0; while [ $i -lt 4000 ]; do mkdir d$i; i=$((i+1)); done; sleep 600",
     "logs": "while :; do echo 0123456789012345678901234567890123456789012345678901234567890123456789; done",
     "small writes": "while :; do printf x >&2; done",
-    "home": "head -c 9000000 /dev/zero > $HOME/f; sleep 60",
-    "tmp": "head -c 9000000 /dev/zero > /tmp/f; sleep 60",
+    "home": "head -c 9000000 /dev/zero > $HOME/f; sleep 600",
+    "tmp": "head -c 9000000 /dev/zero > /tmp/f; sleep 600",
 }
 
 
@@ -553,7 +553,7 @@ def on_a_terminal(workspace: Workspace, *arguments: str) -> bytes:
         pass  # the other side was closed
     finally:
         os.close(ours)
-        process.wait(60)
+        process.wait(120)
     return bytes(sent)
 
 

@@ -78,8 +78,7 @@ def template(
     }
     made.jobs(all=job)
     made.write(".gitignore", ".replay/\nd.csv\nmany/\n")
-    made.git("add", "-A")
-    made.git("commit", "-qm", "sources")
+    made.commit("sources")
     until(lambda: time.time() - (made.root / "m.txt").stat().st_ctime > 2.1, "hashes to be worth remembering")
     ids = {"all": made.run("all", **PIP, **SECRET, PIP_INDEX_URL=index_of_alpha.url)["run_id"]}
     assert made.replay("ls").code == 0
@@ -379,6 +378,27 @@ def test_data_that_went_bad_under_all_its_names_is_fetched_from_the_remote(whole
     mended = findings(fsck(whole, "--repair", code=0))
     assert mended[path_of(digest)]["repair"] == "from DVC" and cached.read_bytes() == b"a,b\n", mended
     assert_identical(whole)
+
+
+def test_what_was_pushed_comes_from_the_remote(whole: Recorded, tmp_path: Path) -> None:
+    """An output, which no other place has, flipped and then missing; the remote is believed by the digest alone."""
+    whole.dvc("remote", "add", "-d", "-f", "share", str(tmp_path / "remote"))
+    assert whole.replay("push").code == 0
+    digits = hashlib.sha256(SAID.strip().encode()).hexdigest()
+    out, there = whole.blob(digits), tmp_path / "remote" / "replay" / "blobs" / digits[:2] / digits[2:]
+    for damage in (flip_bit, Path.unlink):
+        damage(out)
+        mended = findings(fsck(whole, "--repair", code=0))[path_of(digits)]
+        assert (
+            mended["repair"] == f"from the remote {tmp_path / 'remote'}" and out.read_bytes() == SAID.strip().encode()
+        )
+    out.unlink()
+    flip_bit(there)
+    lost = findings(fsck(whole, "--repair", code=5))[path_of(digits)]
+    assert lost["mended"] == "lost" and "another digest" in lost["repair"] and not out.exists(), lost
+    shutil.rmtree(tmp_path / "remote")
+    lost = findings(fsck(whole, "--repair", code=5))[path_of(digits)]
+    assert "there is no folder" in lost["repair"], lost
 
 
 def test_code_that_was_edited_since_comes_from_its_commit(whole: Recorded) -> None:

@@ -58,7 +58,7 @@ def pip_env(index: Index) -> dict[str, str]:
         "PIP_INDEX_URL": index.url,
         "PIP_FIND_LINKS": "",
         "PIP_RETRIES": "0",
-        "PIP_TIMEOUT": "2",
+        "PIP_TIMEOUT": "60",
     }
 
 
@@ -134,8 +134,7 @@ def test_sdist_git_and_folder_requirements_are_built_once_and_pinned_as_wheels(
     for path, text in source_files("fromgit", "2.0", "g").items():
         repo.write(path, text)
     repo.git("init", "-q")
-    repo.git("add", ".")
-    repo.git("commit", "-qm", "one")
+    repo.commit("one")
     for path, text in source_files("fromfolder", "3.0", "f").items():
         python_workspace.write(f"libs/fromfolder/{path}", text)
     text = f"fromsdist\nfromgit @ git+file://{repo.root}\n./libs/fromfolder\n"
@@ -275,16 +274,18 @@ def _other_bytes(request: Any) -> bool:
 
 
 def _hang(request: Any) -> bool:
-    threading.Event().wait(30)
+    threading.Event().wait(600)
     return True
 
 
 @pytest.mark.parametrize("fault", [_status(500), _other_bytes, _hang], ids=["500", "other-bytes", "hangs"])
 def test_an_index_in_trouble_is_said_to_be(
-    run: Callable[..., Done], index: Index, fault: Callable[[Any], bool]
+    run: Callable[..., Done], index: Index, pip_env: dict[str, str], fault: Callable[[Any], bool]
 ) -> None:
     index.add(module("alpha", "1.0"))
     index.fault = fault
+    if fault is _hang:
+        pip_env["PIP_TIMEOUT"] = "2"
     done = run("alpha\n")
     assert done.code == 7, done.out
     assert done.json["error"]["next"]

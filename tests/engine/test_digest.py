@@ -62,8 +62,7 @@ def template(shell_image: str, tmp_path_factory: pytest.TempPathFactory) -> Path
     workspace.dvc("add", "data/rows.csv")
     workspace.jobs(j=job(shell_image))
     workspace.write(".gitignore", "*.log\n/.replay\n")
-    workspace.git("add", ".")
-    workspace.git("commit", "-qm", "one")
+    workspace.commit("one")
     workspace.run("j", **SECRET)
     return workspace.root
 
@@ -73,7 +72,9 @@ def copy_of(template: Path, target: Path) -> Workspace:
     shutil.copytree(template, target, symlinks=True, ignore=shutil.ignore_patterns(".replay"))
     shutil.copytree(template / ".replay", target / ".replay", copy_function=os.link)
     own_store_id(target / ".replay")
-    return Workspace(target)
+    copied = Workspace(target)
+    copied.same_user_as(Workspace(template))
+    return copied
 
 
 def own_store_id(store: Path) -> None:

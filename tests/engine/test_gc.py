@@ -82,7 +82,7 @@ def test_gc_while_a_job_runs(recorded: Recorded) -> None:
     recorded.write("lib/code.txt", "another\n")
     wait = 'while [ "$HOW" = wait-for-stop ] && [ ! -e stop ]; do sleep 0.1; done'
     image = recorded.spec("steady")["observed"]["image"]["reference"]
-    slow = {"command": f"cat lib/code.txt m.txt >r.txt; {wait}", "secrets": {"HOW": "env:HOW"}, "limits": {"time": 60}}
+    slow = {"command": f"cat lib/code.txt m.txt >r.txt; {wait}", "secrets": {"HOW": "env:HOW"}, "limits": {"time": 600}}
     recorded.jobs(slow=slow | {"image": image, "python": None, "outputs": ["r.txt"], "model": ["m.txt"]})
     assert recorded.replay("rm", *recorded.ids.values()).code == 0
     running = recorded.start("run", "slow", "--json", HOW="wait-for-stop")
@@ -92,7 +92,7 @@ def test_gc_while_a_job_runs(recorded: Recorded) -> None:
     assert len(shown) == 1
     assert collect(recorded)["blobs"], "what the forgotten runs needed"
     (work.parent / "stop").touch()
-    out, err = running.communicate(timeout=60)
+    out, err = running.communicate(timeout=300)
     assert running.returncode == 0, err
     assert NOTHING.items() <= collect(recorded).items()
     run_id = shown[0]["run_id"]
@@ -106,7 +106,7 @@ def test_what_is_being_replayed_is_not_forgotten(recorded: Recorded) -> None:
     wait = 'while [ "$HOW" = wait-for-stop ] && [ ! -e stop ]; do sleep 0.1; done'
     image = recorded.spec("steady")["observed"]["image"]["reference"]
     command = f"cat /proc/sys/kernel/random/uuid >r.txt; {wait}"
-    slow = {"command": command, "secrets": {"HOW": "env:HOW"}, "limits": {"time": 60}, "outputs": ["r.txt"]}
+    slow = {"command": command, "secrets": {"HOW": "env:HOW"}, "limits": {"time": 600}, "outputs": ["r.txt"]}
     recorded.jobs(slow=slow | {"image": image, "python": None})
     run_id = recorded.run("slow", HOW="go-on")["run_id"]
     replaying = recorded.start("replay", run_id, "--times", "1", "--json", HOW="wait-for-stop")
@@ -114,7 +114,7 @@ def test_what_is_being_replayed_is_not_forgotten(recorded: Recorded) -> None:
     assert "being replayed" in recorded.error("rm", run_id, code=2)["what"]
     collect(recorded)
     (work.parent / "stop").touch()
-    out, err = replaying.communicate(timeout=60)
+    out, err = replaying.communicate(timeout=300)
     assert (replaying.returncode, json.loads(out)["verdict"]) == (1, "diverged"), err
     assert recorded.replay("rm", run_id).code == 0
 
@@ -168,3 +168,21 @@ def test_left_overs_of_killed_commands_go(recorded: Recorded) -> None:
     paths = collect(recorded)["paths"]
     assert paths == ["cache/tmp/stage", "scratch/gone-20260101-aaaaaa", "tmp/blob-x"]
     assert collect(recorded)["paths"] == []
+
+
+def test_a_policy_forgets_what_no_rule_keeps_and_says_so_first(recorded: Recorded) -> None:
+    replayed = recorded.replayed(recorded.ids["steady"])["run_id"]
+    everything = {*recorded.ids.values(), replayed}
+    planned = collect(recorded, "--keep", "label:prod", "--dry-run")
+    assert set(planned["runs"]) == everything - {recorded.ids["steady"]} and not planned["removed"]
+    assert all(recorded.spec_path(run_id).exists() for run_id in everything)
+
+    created = recorded.replay("release", "create", "v1", recorded.ids["where"], "--reason", "x", "--accepted-by", "me")
+    assert created.code == 0, created
+    done = collect(recorded, "--keep", "label:prod")
+    assert set(done["runs"]) == everything - {recorded.ids["steady"], recorded.ids["where"]}
+    left = {path.name for path in (recorded.store / "runs").iterdir()}
+    assert left == {recorded.ids["steady"], recorded.ids["where"]}
+    assert recorded.replayed(recorded.ids["steady"])["verdict"] == "identical"
+    for mistyped in ("lable:x", "label:prd"):
+        assert recorded.replay("gc", "--keep", mistyped).code == 2

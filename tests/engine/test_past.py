@@ -16,12 +16,6 @@ pytestmark = pytest.mark.engine
 PIP = {"PIP_CONFIG_FILE": "/dev/null", "PIP_FIND_LINKS": "", "PIP_RETRIES": "0"}
 
 
-def commit(workspace: Workspace, message: str) -> str:
-    workspace.git("add", "-A")
-    workspace.git("commit", "-qm", message)
-    return workspace.git("rev-parse", "HEAD")
-
-
 def started(workspace: Workspace) -> None:
     workspace.git("init", "-q")
     workspace.write(".gitignore", ".replay\n")
@@ -37,10 +31,10 @@ def test_code_params_data_and_job_are_those_of_the_commit(workspace: Workspace, 
         workspace.dvc("add", "d.csv")
         job = {"command": "cat code.txt p.yaml d.csv >out.txt", "image": shell_image, "python": None}
         workspace.jobs(t=job | {"params": "p.yaml", "data": ["d.csv"], "outputs": ["out.txt"], "env": {"SIDE": side}})
-        commit(workspace, side)
+        workspace.commit(side)
         if side == "old":
             then = workspace.run("t")
-            commit(workspace, "specs")
+            workspace.commit("specs")
     workspace.write("code.txt", "edited since\n")
     past = workspace.run("t", "--at", "HEAD~2")
     assert past["state_digest"] == then["state_digest"] and past["outputs"] == then["outputs"]
@@ -57,9 +51,9 @@ def test_a_workspace_below_the_top_of_the_repository(workspace: Workspace, shell
     below.write("code.txt", "old\n")
     below.jobs(t={"command": "cat code.txt", "image": shell_image, "python": None, "outputs": ["stdout"]})
     started(workspace)
-    first = commit(workspace, "old")
+    first = workspace.commit("old")
     below.write("code.txt", "new\n")
-    commit(workspace, "new")
+    workspace.commit("new")
     now, then = below.run("t"), below.run("t", "--at", first)
     assert then["outputs"][0]["size"] == now["outputs"][0]["size"] and then["outputs"] != now["outputs"]
 
@@ -68,8 +62,8 @@ def test_what_git_does_not_have_is_refused(workspace: Workspace, shell_image: st
     workspace.jobs(t={"command": "true", "image": shell_image, "python": None, "outputs": []})
     assert workspace.replay("run", "t", "--at", "HEAD", "--json").code == 2
     started(workspace)
-    commit(workspace, "one")
-    for words in (["--at", "nothing"], ["--at", "--help"], ["--as-of", "last week"]):
+    workspace.commit("one")
+    for words in (["--at", "nothing"], ["--at", "--help"], ["--as-of", "last week"], ["--as-of", "2999-01-01"]):
         done = workspace.replay("run", "t", *words, "--json")
         assert done.code == 2 and done.json["error"]["what"], (words, done)
 

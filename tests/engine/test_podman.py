@@ -123,7 +123,7 @@ def serving(*namespaces: str, become: Sequence[str] = (), before: str = "") -> I
         yield service
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(120)
         _end_all(folder)
         subprocess.run(["rm", "-rf", str(folder)], check=False)
 
@@ -158,7 +158,7 @@ def test_the_same_suite_passes() -> None:
             env=kept | service.env | {"TMPDIR": f"{service.folder}/t", "REPLAY_REQUIRE_ENGINE": "1"},
             capture_output=True,
             text=True,
-            timeout=900,
+            timeout=2400,
             check=False,
         )
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]

@@ -80,6 +80,20 @@ def test_a_probe_that_fails_leaves_it_to_bytes(record: Any, workspace: Workspace
     assert found["verdict"] == "nondeterministic" and words in found["detail"] and "byte" in found["detail"], found
 
 
+def test_a_night_asks_each_run_its_own_probe(record: Any, workspace: Workspace) -> None:
+    """They are runs of one state, with other probes or other bytes to look at."""
+    lax, strict = ["ls", "m.pkl"], ["cat", "{}"]
+    command = f"cat {UUID} > m.pkl"
+    ids = {
+        record(command, probe): verdict for probe, verdict in [(lax, "equivalent"), (strict, "nondeterministic")] * 2
+    }
+    ids[record(command, [], rule={"compare": "bytes"})] = "nondeterministic"
+    runs = workspace.replay("nightly", "--json").json["runs"]
+    assert len({run["state_digest"] for run in runs}) == 1
+    assert {run["run_id"]: run["verdict"] for run in runs} == ids, runs
+    assert "was not run" not in str(runs)
+
+
 def test_it_is_shut_in(record: Any, workspace: Workspace) -> None:
     """No network, no secret, nothing of what the job left, the model read-only; inputs and variables are there."""
     conditions = [

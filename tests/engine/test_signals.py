@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ from tests.conftest import Index, Workspace, connect, until
 
 pytestmark = pytest.mark.engine
 
-WAITS = "trap 'echo cleaning up; exit 5' TERM; echo ready; sleep 60 & wait"
-STUBBORN = "trap 'echo told' TERM; echo ready; sleep 60 & while kill -0 $!; do wait $!; done"
+WAITS = "trap 'echo cleaning up; exit 5' TERM; echo ready; sleep 600 & wait"
+STUBBORN = "trap 'echo told' TERM; echo ready; sleep 600 & while kill -0 $!; do wait $!; done"
+PATIENT = "from runner.cli.main import main; from runner.tools import attached; attached.STOP_GRACE_S = 3600; main()"
+"""The command, but with all the time in the world between TERM and KILL."""
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ def test_a_signal_ends_the_job_cleanly(here: Workspace, number: signal.Signals) 
     process = here.start("run", "waits")
     until_ready(process)
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130, (out, err)
     assert b"cleaning up" in err
     assert b"interrupted" in out and b"again:" not in out
@@ -86,6 +88,7 @@ def test_a_signal_ends_the_job_cleanly(here: Workspace, number: signal.Signals) 
 
 
 def test_a_second_signal_does_not_wait_for_a_stubborn_job(here: Workspace) -> None:
+    here.command = lambda *arguments: [sys.executable, "-c", PATIENT, *arguments]  # type: ignore[method-assign]
     process = here.start("run", "stubborn", "--json")
 
     def says(word: bytes) -> bool:
@@ -94,10 +97,9 @@ def test_a_second_signal_does_not_wait_for_a_stubborn_job(here: Workspace) -> No
     until(lambda: says(b"ready"), "the job")
     process.send_signal(signal.SIGINT)
     until(lambda: says(b"told"), "the job to hear of it")
-    since = time.monotonic()
+    assert process.poll() is None, "TERM is given its time, a second signal none"
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=30)
-    assert time.monotonic() - since < 6, "TERM is given ten seconds, a second signal none"
+    out, _ = process.communicate(timeout=300)
     assert process.returncode == 130
     assert json.loads(out)["ending"] == "interrupted"
     assert here.containers() == []
@@ -105,13 +107,13 @@ def test_a_second_signal_does_not_wait_for_a_stubborn_job(here: Workspace) -> No
 
 def test_a_replay_that_is_stopped_leaves_no_verdict(here: Workspace, shell_image: str) -> None:
     """The secret is no part of the state, so the same state can end at once or wait."""
-    command = '[ "$WAIT" = no ] || { echo ready; sleep 60 & wait; }'
+    command = '[ "$WAIT" = no ] || { echo ready; sleep 600 & wait; }'
     here.jobs(j={"command": command, "image": shell_image, "python": None, "secrets": {"WAIT": "env:WAIT"}})
     run_id = here.run("j", WAIT="no")["run_id"]
     process = here.start("replay", run_id, WAIT="yes")
     until_ready(process)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130, (out, err)
     assert out == b""
     assert b"error: interrupted" in err
@@ -145,7 +147,7 @@ def test_what_a_killed_command_left_is_swept(here: Workspace) -> None:
     assert "never finished" in again.err
 
     running.send_signal(signal.SIGINT)
-    running.communicate(timeout=30)
+    running.communicate(timeout=300)
     assert running.returncode == 130
 
 
@@ -154,12 +156,12 @@ def test_a_container_that_belongs_to_no_run_is_swept_too(
 ) -> None:
     """Killed while it locks: pip's container goes on, until a command comes that is alone on the store."""
     go_on = threading.Event()
-    index.fault = lambda _handler: not go_on.wait(120)
+    index.fault = lambda _handler: not go_on.wait(600)
     here.write("requirements.in", "alpha\n")
     jobs = json.loads((here.root / "replay.yaml").read_text())["jobs"]
     image = python_workspace.image  # type: ignore[attr-defined]
     here.jobs(locks={"command": ["true"], "image": image, "dependencies": "requirements.in"}, **jobs)
-    pip = {"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": index.url, "PIP_FIND_LINKS": "", "PIP_RETRIES": "0"}
+    pip = {"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": index.url, "PIP_FIND_LINKS": "", "PIP_TIMEOUT": "600"}
     running = here.start("run", "waits")
     until_ready(running)
     killed = here.start("run", "locks", **pip)
@@ -173,7 +175,7 @@ def test_a_container_that_belongs_to_no_run_is_swept_too(
     assert list((here.store / "tmp").iterdir()) == []
     go_on.set()
     running.send_signal(signal.SIGINT)
-    running.communicate(timeout=30)
+    running.communicate(timeout=300)
 
 
 def test_a_signal_before_the_job_starts_is_told_in_one_object(here: Workspace) -> None:
@@ -184,7 +186,7 @@ def test_a_signal_before_the_job_starts_is_told_in_one_object(here: Workspace) -
     blocked = f"-> FLOCK  ADVISORY  WRITE {process.pid} "
     until(lambda: blocked in Path("/proc/locks").read_text(), "the command to wait for the lock")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=300)
     lock.release()
     assert (process.returncode, err) == (130, b"")
     assert json.loads(out)["error"]["code"] == 130

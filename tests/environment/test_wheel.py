@@ -297,7 +297,9 @@ def test_an_archive_without_metadata(shelf: Any, unpacked: Unpacked, tmp_path: P
     assert "dist-info" in refusal(unpacked, shelf.keep(file, "pkg", "1.0"), UsageError)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(position=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255), length=st.integers(1, 4))
 def test_no_damage_leads_outside_or_past_the_errors(
     shelf: Any,

@@ -1,6 +1,7 @@
 """Coverage-guided fuzzing of every reader, for a bounded time: what a search by chance does not come upon.
 
-`make test-slow` installs the fuzzer where there is one for the interpreter (`.ci/fuzz.txt`).
+`make test-slow` installs the fuzzer where there is one for the interpreter (`.ci/fuzz.txt`). What it finds goes to
+`regressions/`, which every test run reads; whether a change lands must not hang on its luck, so CI leaves it out.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ SECONDS = float(os.environ.get("FUZZ_SECONDS", "20"))
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.search,
     pytest.mark.skipif(not importlib.util.find_spec("atheris"), reason="atheris is not installed"),
 ]
 

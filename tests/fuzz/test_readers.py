@@ -17,7 +17,7 @@ from runner.errors import ReplayError
 from runner.state.strict import load_yaml
 from tests.fuzz.readers import READERS, SEPARATOR, check, corpus
 
-LONGEST_S = 20
+LONGEST_S = 120
 FILES = [(name, file) for name in READERS for file in corpus(name)]
 quick = settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 thorough = settings(quick, max_examples=600)

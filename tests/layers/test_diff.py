@@ -9,17 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.diff import LAYERS, Change, flatten, state_changes
+from runner.diff import LAYERS, Change, contract_changes, flatten, state_changes
 from runner.state.digest import digest_bytes
 from runner.state.spec import (
     Access,
+    Check,
+    Contract,
     Dependencies,
     Image,
     ImageConfig,
     Limits,
     Observed,
+    OutputRule,
     Params,
+    RowsRule,
     State,
+    TableRule,
     Wheel,
     state_digest,
 )
@@ -157,3 +162,45 @@ def test_packages_by_version_before_hashes(after: tuple[str, str, str], expected
 def test_params_are_flattened_to_dotted_keys() -> None:
     assert flatten({"a": {"b": {"c": 1}}, "d": [1, {"e": 2}], "f": {}}) == {"a.b.c": "1", "d": '[1,{"e":2}]', "f": "{}"}
     assert flatten({"a.b": 1, "a": {"b": 2, "": 3}}) == {'"a.b"': "1", "a.b": "2", 'a.""': "3"}
+
+
+rules = st.builds(
+    OutputRule,
+    compare=st.sampled_from(["json", "text"]),
+    rtol=st.sampled_from([0.0, 0.1]),
+    ignore=st.lists(names, max_size=1).map(tuple),
+)
+checks = st.builds(
+    Check,
+    name=names,
+    on=st.sampled_from(["a.csv", "b.csv"]),
+    when=st.sampled_from(["before", "after"]),
+    table=st.builds(TableRule, rows=st.builds(RowsRule, max=st.none() | st.integers(0, 1))),
+)
+contracts = st.builds(
+    Contract,
+    outputs=st.dictionaries(names, rules, max_size=2),
+    metrics=st.dictionaries(names, st.dictionaries(names, st.just("higher"), min_size=1, max_size=2), max_size=2),
+    preprocessing=st.lists(names, max_size=2).map(tuple),
+    checks=st.lists(checks, max_size=2, unique_by=lambda check: check.name).map(
+        lambda found: tuple(sorted(found, key=lambda check: check.name))
+    ),
+)
+
+
+@given(contracts, contracts)
+def test_whatever_is_declared_otherwise_is_named_and_nothing_else(a: Contract, b: Contract) -> None:
+    found = list(contract_changes(a, b))
+    assert bool(found) == (a != b) and not list(contract_changes(a, a))
+    assert all(change.layer == "contract" and change.a != change.b for change in found), found
+    assert len({change.name for change in found}) == len(found)
+
+
+def test_a_setting_that_was_moved_is_named_and_what_is_new_is_called_so() -> None:
+    few = Check(name="few", on="in.csv", when="before", table=TableRule(rows=RowsRule(min=5)))
+    before = Contract(outputs={"m.json": OutputRule(compare="json")})
+    after = Contract(outputs={"m.json": OutputRule(compare="json", rtol=0.1)}, checks=(few,))
+    assert [(change.name, change.a, change.b) for change in contract_changes(before, after)] == [
+        ("outputs.m.json.rtol", "0.0", "0.1"),
+        ("checks.few", None, "declared"),
+    ]

@@ -187,12 +187,12 @@ def test_ports(server: Answering, tmp_path: Path) -> None:
 def test_all_are_asked_at_once_and_none_for_long(
     server: Answering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reach, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(reach, "PATIENCE_S", 1)
     server.status = -1
     asked = [JobSource(f"{server.url}/{number}") for number in range(20)]
     started = time.monotonic()
     found = sources.observe(tmp_path, asked, {})
-    assert {one.status for one in found} == {"no answer within 0.3 s"} and time.monotonic() - started < 3
+    assert {one.status for one in found} == {"no answer within 1 s"} and time.monotonic() - started < 15
 
 
 def test_a_job_without_sources_pays_nothing(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_job_without_sources_pays_nothing(tmp_path: Path) -> None:
 
 def test_what_hangs_where_nothing_can_end_it_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     with answering() as held:
-        askings = [reach.Asking(lambda: reach.Answer(bool(held._ended.wait(30)), "late"), 0.1)]
+        askings = [reach.Asking(lambda: reach.Answer(bool(held._ended.wait(120)), "late"), 0.1)]
         assert reach.ask_all(askings) == [reach.Answer(False, "no answer within 0.1 s")]
 
 

@@ -380,7 +380,7 @@ def test_all_mistakes_are_listed_in_the_order_of_the_file() -> None:
         "line 14: jobs.train.outputs.q: expected a string, a mapping or null, found 5",
         'line 15: jobs.train.outputs.z.rtol: expected a number, found "x"',
         "line 16: jobs.-x: expected a name of at most 64 letters, digits, `_`, `.` and single `-` as the key",
-        "line 17: foo: unknown key; known are jobs, version",
+        "line 17: foo: unknown key; known are jobs, suites, version",
     ]
 
 

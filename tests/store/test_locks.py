@@ -14,6 +14,7 @@ import pytest
 from runner.errors import OutsideError, UsageError
 from runner.store.files import FileLock, is_locked, remove_tree, write_atomic
 from runner.store.store import Store, find_store, open_store
+from tests.conftest import until
 
 HOLD = "import sys; from pathlib import Path; from runner.store.files import FileLock\n"
 HOLD += "FileLock(Path(sys.argv[1])).acquire(); print('held', flush=True); sys.stdin.read()"
@@ -46,7 +47,7 @@ def test_many_add_at_once_and_a_collector_is_alone(store: Store) -> None:
         collector = threading.Thread(target=lambda: collect(store, collected))
         collector.start()
         assert not collected.wait(0.1), "somebody is adding"
-    assert collected.wait(5)
+    assert collected.wait(120)
     collector.join()
 
 
@@ -55,13 +56,12 @@ def test_a_waiting_collector_is_not_overtaken(store: Store) -> None:
     with store.adding():
         collector = threading.Thread(target=lambda: collect(store, None, order))
         collector.start()
-        while not is_locked(store.folder / "turnstile.lock"):
-            pass
+        until(lambda: is_locked(store.folder / "turnstile.lock"), "the collector to wait")
         adder = threading.Thread(target=lambda: add(store, order))
         adder.start()
         assert not order
     for thread in (collector, adder):
-        thread.join(5)
+        thread.join(120)
     assert order == ["collected", "added"]
 
 
@@ -156,13 +156,13 @@ def test_a_tree_that_is_being_removed_may_be_swept(tmp_path: Path, monkeypatch: 
 
     def slow(name: str, **rest: int) -> None:
         begun.set()
-        go_on.wait(30)
+        go_on.wait(120)
         unlink(name, **rest)
 
     monkeypatch.setattr(os, "unlink", slow)
     with ThreadPoolExecutor(1) as pool:
         removing = pool.submit(remove_tree, tree)
-        assert begun.wait(30)
+        assert begun.wait(120)
         (claimed,) = tmp_path.iterdir()
         monkeypatch.setattr(os, "unlink", unlink)
         remove_tree(claimed)
@@ -181,9 +181,9 @@ def test_several_first_commands_make_one_store(tmp_path: Path) -> None:
         start = threading.Barrier(4)
 
         def first(folder: Path, start: threading.Barrier = start) -> tuple[str, bytes]:
-            start.wait(30)
+            start.wait(120)
             made = open_store(folder, create=True)
-            start.wait(30)
+            start.wait(120)
             return made.id, made.fingerprint_key()
 
         with ThreadPoolExecutor(4) as pool:

@@ -79,6 +79,26 @@ def test_no_other_part_does(part: str, why: str) -> None:
     assert raised.value.why and raised.value.next
 
 
+@pytest.mark.parametrize("other", ["poison-20260101-aaaapy", "py-big-20260101-aaaaaa", "happy-20260101-aaaaaa"])
+def test_of_several_that_of_the_job_called_so_is_meant(other: str) -> None:
+    known = ["py-20260102-bbbbbb", other]
+    assert resolve_run_id("py", known) == "py-20260102-bbbbbb"
+    with pytest.raises(UsageError, match="several"):
+        resolve_run_id("py", [*known, "py-20260102-cccccc"])
+    assert resolve_run_id("py", [*known, "py-20260102-cccccc"], lambda fits: fits[:1]) == "py-20260102-bbbbbb"
+
+
+def test_of_several_the_only_recorded_one_is_meant() -> None:
+    first, second, _ = KNOWN
+    assert resolve_run_id("2026", KNOWN, lambda fits: [second]) == second
+    assert resolve_run_id(first, KNOWN, lambda fits: [second]) == first, "a full id means itself"
+    with pytest.raises(UsageError, match="several") as raised:
+        resolve_run_id("2026", KNOWN, lambda fits: [first, second])
+    assert raised.value.why == f"{first}, {second}"
+    with pytest.raises(UsageError, match="several"):
+        resolve_run_id("j-", KNOWN, lambda fits: [])
+
+
 @given(st.sets(st.from_regex(r"[a-z]{1,3}-[a-z0-9]{1,4}", fullmatch=True), min_size=1), st.data())
 def test_a_whole_run_id_always_means_itself(known: set[str], data: st.DataObject) -> None:
     run_id = data.draw(st.sampled_from(sorted(known)))
