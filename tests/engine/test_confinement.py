@@ -174,8 +174,8 @@ def test_the_container_is_made_as_hardening_guides_say(
     workspace.jobs(j={"command": "echo up; sleep 600", "image": shell_image, "python": None})
     process = workspace.start("run", "j")
     try:
-        (container,) = until(workspace.containers, "the container")
-        until(lambda: list(workspace.store.glob("runs/*/stdout")), "the start")
+        until(lambda: any(one.stat().st_size for one in workspace.store.glob("runs/*/stdout")), "the job's first word")
+        (container,) = workspace.containers()  # not before: one that looks into the image comes and goes
         found = engine._client.inspect_container(container)
         scratch = workspace.store / "scratch"
         assert scratch.stat().st_mode & 0o77 == 0, "a set-uid file there is for nobody else to run"
