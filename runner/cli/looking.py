@@ -13,8 +13,6 @@ import msgspec
 import typer
 
 from runner.cli.output import Harmless, checks_text, diagnosis_text, print_json, safe, table
-from runner.cli.releasing import binding_text
-from runner.erased import erased_of
 from runner.errors import Exit, RefusedError, UsageError, disk_error
 from runner.logs import STAGE, STDERR, STDOUT, read_log
 from runner.shown import few
@@ -125,6 +123,8 @@ def show(part: str, store: Path | None, as_json: bool) -> int:
         typer.echo(f"verdict   {record.replay.verdict} against {record.replay.replay_of}")
     typer.echo("".join(f"released  as @{name}: `replay release show {name}`\n" for name in released), nl=False)
     if spec.run.release:
+        from runner.cli.releasing import binding_text
+
         typer.echo(f"release   {binding_text(spec.run.release).strip()}")
     typer.echo("signed    " + (f"yes: `replay verify {run.id}`" if run.is_signed() else "no"))
     for stage in record.stages:
@@ -205,6 +205,8 @@ def outputs(
 
 
 def _erased(workspace: Workspace, found: tuple[Output, ...]) -> dict[str, str]:
+    from runner.erased import erased_of
+
     digests = (Digest(output.sha256) for output in found)
     return {digest: one.told for digest, one in erased_of(workspace.store, workspace.specs, digests).items()}
 
