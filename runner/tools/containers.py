@@ -41,6 +41,7 @@ from runner.tools.engine_errors import (
     create_error,
     ended_from_outside,
     is_timeout,
+    left_open,
     not_started,
     patience_s,
     plain_words,
@@ -63,6 +64,7 @@ _NOT_STARTED = re.compile(
 )
 _NOT_STARTED_CODES = (1, 126, 127)
 _MOST_SAID = 4096
+_OVER = ("exited", "dead", "stopped", "removing")
 _KILLED_CODES = (128 + signal.SIGKILL, 128 + signal.SIGTERM)
 _NOTED_S = 0.3
 _START_ENGINE = "start it (`systemctl start docker`, Docker Desktop, or `make engine` here); `replay doctor` tells more"
@@ -344,7 +346,7 @@ class Engine:
                 stopping = Stopping(
                     functools.partial(self._signal, container), interrupts, watch, deadline_of(running, request)
                 )
-                refusal = self._follow(stream, sink, interrupts, stopping)
+                refusal = self._follow(container, stream, sink, interrupts, stopping)
             try:
                 exit_code = self._wait(container, stopping)
                 duration = time.monotonic() - started
@@ -357,10 +359,13 @@ class Engine:
             raise not_started(program_of(request), refusal)
         return Ended(exit_code=exit_code, duration_s=round(duration, 3), out_of_memory=memory, stopped=stopped)
 
-    def _follow(self, stream: Attached, sink: OutputSink, interrupts: Interrupts, stopping: Stopping) -> str | None:
-        """Pass output on until the stream ends; what the engine said if it could not start the program."""
+    def _follow(
+        self, container: str, stream: Attached, sink: OutputSink, interrupts: Interrupts, stopping: Stopping
+    ) -> str | None:
+        """Pass output on until the stream ends; what the engine said if it could not start the program. Raises
+        `OutsideError` for an engine that does not close what a container wrote to that has ended."""
         said = b""  # it is written in pieces
-        heard = time.monotonic()
+        heard, over = time.monotonic(), False
         while True:
             ready = readable([stream] if interrupts.count else [stream, interrupts], TICK_S)
             if stream.fileno() in ready:
@@ -372,11 +377,24 @@ class Engine:
                     if len(said) < _MOST_SAID:
                         said += data
                     sink.write(kind, data)
-                heard = time.monotonic()
+                heard, over = time.monotonic(), False
             elif time.monotonic() - heard > SILENCE_S:
-                self._client.ping()
+                if not self._is_over(container):
+                    over = False
+                elif over:
+                    raise left_open()
+                else:
+                    over = True
                 heard = time.monotonic()
             stopping.step()
+
+    def _is_over(self, container: str) -> bool:
+        from docker.errors import NotFound
+
+        try:
+            return self._client.inspect_container(container)["State"].get("Status") in _OVER
+        except NotFound:
+            return True
 
     def _wait(self, container: str, stopping: Stopping) -> int:
         """The exit code. A job that closed its own output is waited for under the same limits."""

@@ -63,6 +63,14 @@ def ended_from_outside() -> OutsideError:
     )
 
 
+def left_open() -> OutsideError:
+    return OutsideError(
+        "the engine does not say where the job's output ends",
+        "the job has ended, its stream is still open, and nothing comes any more: some of it may be missing",
+        "run the command again; if it stays so, restart the engine",
+    )
+
+
 def patience_s() -> float:
     """How long an engine or a registry may stay silent, in seconds. Raises `UsageError` for what is no time."""
     given = os.environ.get(TIMEOUT)
