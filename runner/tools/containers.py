@@ -62,6 +62,8 @@ BULK_S = 600.0
 _NOT_STARTED = re.compile(
     rb"(?:\[FATAL tini \(\d+\)\] exec .+ failed|ERROR \(catatonit:\d+\): failed to exec pid1): (.+)\n"
 )
+# What podman says, at times instead of all that the container did, when nobody takes the container's input.
+_NOT_TAKEN = re.compile(rb"Error: write unixpacket .+: (broken pipe)\n?")
 _NOT_STARTED_CODES = (1, 126, 127)
 _MOST_SAID = 4096
 _OVER = ("exited", "dead", "stopped", "removing")
@@ -82,6 +84,15 @@ class EngineImage(msgspec.Struct, frozen=True, kw_only=True):
 
 class OutputSink(Protocol):
     def write(self, stream: int, data: bytes, /) -> None: ...
+
+
+def refusal_in(said: bytes) -> str | None:
+    """Why a program was not started, in words of the engine's own, if those are all that the container said."""
+    first, end, rest = said.partition(b"\n")
+    if rest and _NOT_TAKEN.fullmatch(rest):
+        said = first + end
+    match = _NOT_STARTED.fullmatch(said) or _NOT_TAKEN.fullmatch(said)
+    return match[1].decode(errors="replace") if match else None
 
 
 class Engine:
@@ -371,8 +382,7 @@ class Engine:
             if stream.fileno() in ready:
                 frames = stream.read()
                 if frames is None:
-                    match = _NOT_STARTED.fullmatch(said)
-                    return match[1].decode(errors="replace") if match else None
+                    return refusal_in(said)
                 for kind, data in frames:
                     if len(said) < _MOST_SAID:
                         said += data

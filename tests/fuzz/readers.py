@@ -534,8 +534,7 @@ def engine_answer(given: bytes, folder: Path) -> None:
             lambda: engine.load([b""]),
         )
     elif kind == 1:
-        match = containers._NOT_STARTED.fullmatch(content)
-        assert match is None or isinstance(match[1], bytes)
+        assert containers.refusal_in(content) != ""
     else:
         config, meta = _parts(content, 2)
         (folder / "contexts" / "meta" / "x").mkdir(parents=True)

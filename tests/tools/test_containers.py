@@ -17,7 +17,7 @@ from runner.errors import OutsideError, UsageError
 from runner.state.spec import Limits
 from runner.tools.attached import Attached
 from runner.tools.container_request import DEFAULT_PROCESSES, ContainerRequest, Mount, container_config
-from runner.tools.containers import connect
+from runner.tools.containers import connect, refusal_in
 from runner.tools.docker_context import context_host
 
 
@@ -133,6 +133,29 @@ def test_what_is_sent_to_a_container_that_has_gone_is_no_error() -> None:
     there.close()
     attached.send(b"x" * 1_000_000)
     attached.close()
+
+
+_FATAL = b"[FATAL tini (7)] exec sh failed: No such file or directory\n"
+_CATATONIT = b"ERROR (catatonit:2): failed to exec pid1: No such file or directory\n"
+_CLOSED = b"Error: write unixpacket @->/proc/self/fd/13/attach: write: broken pipe\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "refusal"),
+    [
+        (_FATAL, "No such file or directory"),
+        (_CATATONIT, "No such file or directory"),
+        (_CATATONIT + _CLOSED, "No such file or directory"),
+        (_CLOSED, "broken pipe"),
+        (_CLOSED.rstrip(), "broken pipe"),
+        (b"", None),
+        (b"a job's own words\n", None),
+        (b"a job's own words\n" + _CLOSED, None),
+        (_FATAL + b"and more\n", None),
+    ],
+)
+def test_why_a_program_was_not_started_is_read_from_what_the_engine_says(said: bytes, refusal: str | None) -> None:
+    assert refusal_in(said) == refusal
 
 
 # --- what is asked for ---------------------------------------------------------------------------------------
