@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 import pytest
 
@@ -18,18 +16,16 @@ RUN = "train-20261121-aaaaaa"
 
 
 @pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Signed:
-    monkeypatch.setenv("REPLAY_KEYS", str(tmp_path / "keys"))
-    found = Signed(tmp_path / "work")
-    spec = found._spec
+def made(signed: Signed, monkeypatch: pytest.MonkeyPatch) -> Signed:
+    spec = signed._spec
 
     def labelled(run: str) -> object:
         given = spec(run)
         return msgspec.structs.replace(given, run=msgspec.structs.replace(given.run, labels=(TRIAL,)))
 
-    monkeypatch.setattr(found, "_spec", labelled)
-    found.run(RUN, outputs={"m.json": b"{}"})
-    return found
+    monkeypatch.setattr(signed, "_spec", labelled)
+    signed.run(RUN, outputs={"m.json": b"{}"})
+    return signed
 
 
 def test_only_a_trial_of_ones_own_is_taken_for_one(made: Signed) -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -44,8 +43,8 @@ class Workers:
 class Made:
     """A workspace with two runs, and nights of it."""
 
-    def __init__(self, root: Path) -> None:
-        self.signed = Signed(root)
+    def __init__(self, signed: Signed) -> None:
+        self.signed = signed
         for run_id in (ONE, TWO):
             self.signed.run(run_id)
         self.nights = Nights(self.signed.store)
@@ -76,8 +75,8 @@ class Made:
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Made:
-    return Made(tmp_path)
+def made(signed: Signed) -> Made:
+    return Made(signed)
 
 
 def looking(monkeypatch: pytest.MonkeyPatch, *found: Callable[[], None]) -> list[str]:
