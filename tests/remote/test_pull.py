@@ -68,6 +68,8 @@ def test_a_log_that_the_remote_lost_is_told_and_comes_once_it_is_there(remote: L
         "releases/prod/x/release.yaml",
         "erased/x.tlog-proof",
         "keys/conftest.py",
+        "keys/0a.pem.py",
+        f"erased/{'0' * 64}.tlog-proof.d/conftest.py",
     ],
 )
 def test_nothing_but_releases_keys_and_tombstones_is_written(remote: LocalRemote, other: Workspace, path: str) -> None:
