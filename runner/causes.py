@@ -26,6 +26,11 @@ def can_be_bisected(run: NightRun) -> bool:
     return bool(run.ran and run.replay) and run.verdict in _TOLD
 
 
+def unlooked(run: NightRun) -> NightRun:
+    """One whose cause nobody has come to yet."""
+    return _with_evidence(run, f"no cause was looked for to an end: `replay bisect {run.run_id} {run.replay}`")
+
+
 def bisected(connect: Callable[[], Session], run: NightRun, workers: int, seconds: float | None) -> NightRun:
     """With what of the variation made the difference. What keeps that from being found is told beside it."""
     try:

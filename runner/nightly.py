@@ -1,6 +1,6 @@
 """Nightly: which runs → units → replayed, as many at once as asked for → what moved since the night before → the night.
 
-    index, nights ─select, order→ units ⇄ workers → findings ─moves→ night
+    index, nights ─select, order→ units ⇄ workers → findings ─moves→ night ─causes, pins→ night
 
 Workers are threads here or on other machines; what a unit came to counts once, however often it was tried. What is
 kept in memory of each run is a line or two.
@@ -15,15 +15,15 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 import msgspec
 
-from runner.causes import bisected, can_be_bisected, outside
+from runner.causes import bisected, can_be_bisected, outside, unlooked
 from runner.erased import lost_states
-from runner.errors import Exit, InterruptedRunError, OutsideError, ReplayError, ReplayWarning
+from runner.errors import Exit, InterruptedRunError, OutsideError, ReplayError, ReplayWarning, disk_error
 from runner.night.moves import Move, Past, Seen, step
 from runner.night.order import units
 from runner.night.schedule import PATIENCE_S, Schedule, Unit
@@ -38,13 +38,13 @@ from runner.night.select import (
     nothing_selected,
     select,
 )
-from runner.replaying import Finding, Told, replay_unit, trouble_of
+from runner.replaying import Finding, Told, own_trouble, replay_unit, trouble_of
 from runner.run import Session
 from runner.seal import Sealer
 from runner.shown import few
 from runner.state.job import LOCAL
 from runner.state.moment import moment_text
-from runner.state.night import MOST_LEFT_OUT, MOST_OUTPUTS, Night, NightRow, NightRun, PinTrouble, Trouble
+from runner.state.night import MOST_LEFT_OUT, MOST_OUTPUTS, Night, NightRow, NightRun, PinTrouble, Trouble, Unlooked
 from runner.state.record import EXIT_OF_VERDICT, GOOD, OutputVerdict, Verdict, worst
 from runner.store.index import Row, is_recorded, rows
 from runner.store.nights import NightKind, Nights
@@ -64,6 +64,8 @@ At = Callable[[int, int, Sequence[str]], None]
 """How many runs are done, of how many, and a run of each unit that is being replayed."""
 Again = Callable[[str, Trouble], None]
 """A run of a unit that is going to be tried again, and what it met."""
+Pins = Callable[[list[str]], tuple[PinTrouble, ...] | None]
+"""What these runs need that is in danger; None where that could not be looked at."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +90,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def variation(self) -> Variation | None:
         return Variation(self.against, self.setting) if self.varies else None
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A night that is in the history, and what ended it before all was looked at, if anything did."""
+
+    night: Night
+    trouble: Trouble | None = None
 
 
 class Workers(Protocol):
@@ -284,13 +293,15 @@ def run_night(
     clock: Clock,
     tell: Tell,
     here: Callable[[], Session],
-    pins_of: Callable[[list[str]], tuple[PinTrouble, ...]] = lambda _run_ids: (),
+    pins_of: Pins = lambda _run_ids: (),
     at: At = lambda _done, _total, _flying: None,
     again: Again = lambda _run_id, _trouble: None,
-) -> Night:
+    keep: Callable[[Night], None] | None = None,
+) -> Kept:
     """Replay what the suite selects; what moved. `tell` is called for each run as soon as its verdict is known; `here`
     connects to the engine of this machine, for a bisect; `pins_of` looks at what runs need; `at` is told what is going
-    on, `again` what is tried again."""
+    on, `again` what is tried again. `keep` writes the night when all is replayed, and again with whatever is found
+    then: from the first time on neither an interrupt nor an error loses it."""
     started = clock.now()
     night_id = nights.new_id(request.suite, started)
     releases = _releases(workspace, request)
@@ -315,17 +326,24 @@ def run_night(
     ordered = units(chosen, before.last_replayed, lambda run_id: before.took_s.get(run_id, 0.0))
     deadline = None if request.budget_s is None else clock.elapsed() + request.budget_s
     schedule = Schedule(ordered, request.workers or 1, deadline, request.patience_s)
-    _go(schedule, workers, clock, note, lambda flying: at(len(runs), len(chosen), flying), again)
-    if request.bisect:
-        runs = [_with_cause(here, request, run, deadline, clock) for run in runs]
+    is_stopped = False
+    try:
+        _go(schedule, workers, clock, note, lambda flying: at(len(runs), len(chosen), flying), again)
+    except (KeyboardInterrupt, InterruptedRunError):
+        is_stopped = len(runs) + sum(len(unit.runs) for unit in schedule.left_out) == len(chosen)
+        if not is_stopped:
+            raise InterruptedRunError("interrupted", "the night was ended before all was replayed") from None
     runs.sort(key=_reading_order)
+    asking = [run for run in runs if request.bisect and run.moved == "regressed" and can_be_bisected(run)]
+    causes: tuple[Unlooked, ...] = ("causes",) if asking else ()
+    pins: tuple[Unlooked, ...] = () if request.varies else ("pins",)
     left_out = [run_id for unit in schedule.left_out for run_id in unit.runs]
-    return Night(
+    night = Night(
         night=night_id,
         suite=request.suite,
         started=moment_text(started),
         ended=moment_text(clock.now()),
-        runs=tuple(runs),
+        runs=tuple(unlooked(run) if run in asking else run for run in runs),
         counts=dict(sorted(Counter(run.verdict for run in runs).items())),
         on=request.on,
         against=request.against,
@@ -335,8 +353,58 @@ def run_night(
         as_recorded=sum(bool(run.replay) and not run.ran for run in runs) if request.setting else 0,
         unmatched=tuple(unmatched),
         gone=before.gone,
-        pins=() if request.varies else pins_of([one.run_id for one in chosen]),
+        not_looked_at=causes + pins,
     )
+
+    def cause_of(run: NightRun) -> NightRun:
+        left = None if deadline is None else max(0.0, deadline - clock.elapsed())
+        return bisected(here, run, request.workers or 1, left)
+
+    looks = _looks(night, asking, cause_of, lambda: pins_of([one.run_id for one in chosen]))
+    ended = lambda night: msgspec.structs.replace(night, ended=moment_text(clock.now()))  # noqa: E731
+    return _looked_at(night, map(ended, looks), keep or nights.write, is_stopped)
+
+
+def _looked_at(night: Night, looks: Iterable[Night], keep: Callable[[Night], None], is_stopped: bool) -> Kept:
+    """The last of what `looks` find that could be had, kept as it comes."""
+    is_kept = False
+    try:
+        keep(night)
+        is_kept = True
+        if is_stopped:
+            raise KeyboardInterrupt
+        for night in looks:
+            keep(night)
+    except (KeyboardInterrupt, InterruptedRunError):
+        return Kept(night, Trouble(Exit.INTERRUPTED, "interrupted", "the night is kept as it was by then", ""))
+    except Exception as error:
+        if not is_kept:
+            raise
+        if isinstance(error, OSError):
+            error = disk_error(error, "look at the night to its end")
+        return Kept(night, trouble_of(error) if isinstance(error, ReplayError) else own_trouble(error))
+    return Kept(night)
+
+
+def _looks(
+    night: Night,
+    asking: Sequence[NightRun],
+    cause_of: Callable[[NightRun], NightRun],
+    pins: Callable[[], tuple[PinTrouble, ...] | None],
+) -> Iterator[Night]:
+    """The night with each cause in turn, then with its pins."""
+    for run in asking:
+        found = cause_of(run)
+        runs = tuple(found if one.run_id == run.run_id else one for one in night.runs)
+        missing = night.not_looked_at if run is not asking[-1] else _without(night, "causes")
+        night = msgspec.structs.replace(night, runs=runs, not_looked_at=missing)
+        yield night
+    if "pins" in night.not_looked_at and (troubles := pins()) is not None:
+        yield msgspec.structs.replace(night, pins=troubles, not_looked_at=_without(night, "pins"))
+
+
+def _without(night: Night, looked: Unlooked) -> tuple[Unlooked, ...]:
+    return tuple(one for one in night.not_looked_at if one != looked)
 
 
 def _warn_of(unmatched: Iterable[str], candidates: Iterable[Candidate]) -> None:
@@ -353,7 +421,7 @@ def _go(
     at: Callable[[Sequence[str]], None],
     again: Again,
 ) -> None:
-    """Until every unit has ended, one way or another. Raises `InterruptedRunError` when that is asked for."""
+    """Until every unit has ended, one way or another, or an interrupt ends it."""
     flying: dict[Future[Told], Unit] = {}
     try:
         while not schedule.done:
@@ -373,8 +441,6 @@ def _go(
                     again(unit.runs[0], told.trouble)
                 for ended in given_up:
                     note(ended.unit, Told(trouble=ended.trouble, worker=told.worker), ended.attempts)
-    except KeyboardInterrupt:
-        raise InterruptedRunError("interrupted", "the night was ended before all was replayed") from None
     finally:
         workers.stop()
 
@@ -441,15 +507,6 @@ def _since_last_night(move: Move) -> Iterable[str]:
     if move.other:
         differs = "differs" if len(move.other) == 1 else "differ"
         yield f"{few(move.other, 3)} {differs} from last night's, too"
-
-
-def _with_cause(
-    here: Callable[[], Session], request: Request, run: NightRun, deadline: float | None, clock: Clock
-) -> NightRun:
-    left = None if deadline is None else max(0.0, deadline - clock.elapsed())
-    if run.moved != "regressed" or not can_be_bisected(run):
-        return run
-    return bisected(here, run, request.workers or 1, left)
 
 
 def _reading_order(run: NightRun) -> tuple[int, int, str]:

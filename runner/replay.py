@@ -212,15 +212,37 @@ def compare_with(
     now = after.outputs + after.set_apart
     outputs = _verdicts(session, original.spec, before.every_output, now, prober)
     outputs += _problem_verdicts(before, after)
-    verdict = worst([*(one.verdict for one in outputs), _boundary_verdict(before.checks, after.checks)])
-    if (before.outcome.exit_code, before.outcome.ending) != (after.outcome.exit_code, after.outcome.ending):
-        verdict = worst([verdict, Verdict.FAILED])
+    beside = _boundary_verdict(before.checks, after.checks), _exit_verdict(before, after)
     return ReplayResult(
         replay_of=original.spec.run.id,
-        verdict=verdict,
+        verdict=worst([*(one.verdict for one in outputs), *beside]),
         outputs=tuple(sorted(outputs, key=lambda one: one.path)),
         notes=tuple(_notes(original, seen, after)),
     )
+
+
+def at_best(original: Original, after: Record) -> Verdict:
+    """The best that a comparison of the two can conclude: what digests, problems, boundaries and exits tell, where all
+    that a rule could tolerate is taken to be within its tolerance."""
+    before, rules = original.record, original.spec.contract.outputs
+    was, now = ({output.path: output for output in one.every_output} for one in (before, after))
+    verdicts = [_at_best(path, was.get(path), now.get(path), rules) for path in was.keys() | now.keys()]
+    verdicts += [one.verdict for one in _problem_verdicts(before, after)]
+    verdicts.append(_boundary_verdict(before.checks, after.checks))
+    return worst([*verdicts, _exit_verdict(before, after)])
+
+
+def _at_best(path: str, was: Output | None, now: Output | None, rules: Mapping[str, OutputRule]) -> Verdict:
+    if was is None or now is None or was.executable != now.executable:
+        return Verdict.DIVERGED
+    if was.sha256 == now.sha256:
+        return Verdict.IDENTICAL
+    return Verdict.DIVERGED if rule_for(path, rules).compare == "bytes" else Verdict.EQUIVALENT
+
+
+def _exit_verdict(was: Record, now: Executed | Record) -> Verdict:
+    same = (was.outcome.exit_code, was.outcome.ending) == (now.outcome.exit_code, now.outcome.ending)
+    return Verdict.IDENTICAL if same else Verdict.FAILED
 
 
 def compare_also(session: Session, original: Original, done: Sequence[Replayed]) -> list[Replayed]:

@@ -73,17 +73,17 @@ def replay_unit(
         return Told(trouble=trouble_of(error))
     except OSError as error:
         if error.errno not in _DISK:
-            return Told(tuple(_not_run(run_id, _own(error)) for run_id in run_ids))
+            return Told(tuple(_not_run(run_id, own_trouble(error)) for run_id in run_ids))
         return Told(trouble=trouble_of(disk_error(error, f"use {error.filename or 'the disk'}")))
     except Exception as error:  # noqa: BLE001 - one run's trouble must not end the night of all others
-        return Told(tuple(_not_run(run_id, _own(error)) for run_id in run_ids))
+        return Told(tuple(_not_run(run_id, own_trouble(error)) for run_id in run_ids))
 
 
 def trouble_of(error: ReplayError) -> Trouble:
     return Trouble(int(error.code), error.what, error.why, error.next)
 
 
-def _own(error: Exception) -> Trouble:
+def own_trouble(error: Exception) -> Trouble:
     why = f"{type(error).__name__}: {error}"
     return Trouble(Exit.INTERNAL, "an error of this tool's own", why, "`replay RUN --debug` shows more; report it")
 

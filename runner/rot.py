@@ -13,15 +13,15 @@ from runner.workspace import Workspace
 PATIENCE_S = 30.0
 
 
-def troubles(workspace: Workspace, run_ids: Sequence[str], say: Callable[[str], None]) -> tuple[PinTrouble, ...]:
+def troubles(workspace: Workspace, run_ids: Sequence[str], say: Callable[[str], None]) -> tuple[PinTrouble, ...] | None:
     """Nothing is downloaded, and a place that cannot be asked is no trouble. Without a remote everything has one copy
-    only, which is no news: then only what is lost is told."""
+    only, which is no news: then only what is lost is told. None, and why is said, where nothing could be looked at."""
     try:
         has_remote = default_remote(workspace) is not None
         found = look(workspace, run_ids, offline=False, patience_s=PATIENCE_S)
     except ReplayError as error:
         say(f"pins were not looked at: {error.what}")
-        return ()
+        return None
     told = {"lost", "last-copy"} if has_remote else {"lost"}
     return tuple(
         PinTrouble(pin.kind, pin.name, pin.digest, pin.places, pin.runs) for pin in found.pins if pin.state in told

@@ -38,12 +38,13 @@ from runner.remote.listed import listed_runs
 from runner.remote.pull import pull
 from runner.remote.push import push, push_state
 from runner.remote.select import remote_of
-from runner.replay import original_of
+from runner.replay import at_best, original_of
 from runner.replaying import Finding, Told, finding_of_error, replay_unit, trouble_of
 from runner.run import Session
 from runner.shown import called
 from runner.state.decode import decode_json
 from runner.state.night import Trouble
+from runner.state.record import GOOD, Verdict, worst
 from runner.state.spec import StateSpec
 from runner.state.strict import dump_spec, load_spec
 from runner.state.travel import Lacking
@@ -202,19 +203,12 @@ class There:
                 return told
             _pulled(self._apart, self._remote, sorted({one.replay for one in told.findings if one.replay}))
             for one in told.findings:
-                self._refuse_unless_of(one, sent)
+                refuse_unless_of(self._workspace, one, sent)
             return msgspec.structs.replace(told, findings=(*refused, *told.findings))
         except OutsideError as error:
             return Told(trouble=trouble_of(error))
         except ReplayError as error:
             return Told(tuple(finding_of_error(run_id, error) for run_id in run_ids))
-
-    def _refuse_unless_of(self, found: Finding, sent: Collection[str]) -> None:
-        """A finding is of a run that was sent, and what it names as its replay ran the state of that run."""
-        original = self._workspace.run(found.run_id).spec() if found.run_id in sent else None
-        replay = Run(self._workspace.store, found.replay, None).spec() if found.replay else None
-        if original is None or (replay and (replay.digest != original.digest or replay.run.replay_of not in sent)):
-            raise TamperedError(f"{found.replay or found.run_id} is no replay of what was sent", _OTHER, _WHO)
 
     def _tried(self, spec: StateSpec) -> str:
         """Where a worker, its engine or the remote is in trouble, another one is asked."""
@@ -267,6 +261,25 @@ class There:
                 lacking = push(self._workspace, self._remote, runs, _silent).lacking
             refused |= {run_id: _lost(run_id, one) for one in lacking for run_id in one.runs}
         return list(refused.values()), [run_id for run_id in run_ids if run_id not in refused]
+
+
+def refuse_unless_of(workspace: Workspace, found: Finding, sent: Collection[str]) -> None:
+    """A finding is of a run that was sent, what it names as its replay ran the state of that run, and it calls that no
+    better than it can be. Raises `TamperedError`."""
+    if found.run_id not in sent:
+        raise TamperedError(f"{found.run_id} is no replay of what was sent", _OTHER, _WHO)
+    if not found.replay or found.verdict == "not-run":
+        if found.verdict in GOOD:
+            raise TamperedError(f"no replay shows that {found.run_id} is {found.verdict}", _OTHER, _WHO)
+        return
+    original = original_of(workspace.run(found.run_id))
+    spec, record = Run(workspace.store, found.replay, None).spec_and_record()
+    if record is None or spec.digest != original.spec.digest or spec.run.replay_of not in sent:
+        raise TamperedError(f"{found.replay} is no replay of what was sent", _OTHER, _WHO)
+    best = at_best(original, record)
+    if found.verdict != worst([best, Verdict(found.verdict)]):
+        why = f"{best} at best, by the digests of its outputs and by how the job ended"
+        raise TamperedError(f"{found.replay} was called {found.verdict} to {found.run_id}, and is not", why, _WHO)
 
 
 def _take_as_own(run: Run, sent: StateSpec) -> None:

@@ -32,10 +32,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from runner.errors import OutsideError
+from runner.keys import Keyring
 from runner.own import LIST
 from runner.store.store import open_store
 from runner.tools.containers import Engine, connect
 from tests import forked
+from tests.attest.made import Signed
 
 ROOT = Path(__file__).parent.parent
 REQUIRED = os.environ.get("REPLAY_REQUIRE_ENGINE") == "1"
@@ -328,6 +330,21 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
             return
         assert not left, f"containers left behind: {left}"
         assert not list((made.store / "scratch").iterdir()), "scratch folders left behind"
+
+
+@pytest.fixture
+def signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Signed:
+    """A workspace `work` to be signed in without an engine. The user's keys and lists are `keys` beside it: they trust
+    nobody, and nothing counts as recorded here."""
+    monkeypatch.setenv("REPLAY_KEYS", str(tmp_path / "keys"))
+    return Signed(tmp_path / "work")
+
+
+@pytest.fixture
+def trusted(signed: Signed, tmp_path: Path) -> Signed:
+    """The same, whose key is trusted."""
+    Keyring(tmp_path / "keys").trust(signed.signer.key)
+    return signed
 
 
 @pytest.fixture(scope="session")

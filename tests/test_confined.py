@@ -144,12 +144,8 @@ def test_what_is_good_is_let_through() -> None:
     refuse_unconfined(example())
 
 
-def test_neither_trust_nor_a_signature_nor_its_being_known_helps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("REPLAY_KEYS", str(tmp_path / "keys"))
-    made = Signed(tmp_path / "w")
-    run = made.run("train-20261121-first1")
+def test_neither_trust_nor_a_signature_nor_its_being_known_helps(signed: Signed) -> None:
+    run = signed.run("train-20261121-first1")
     spec, record = run.spec_and_record()
     assert record
     bad = changed(spec, put("/etc", "state", "params", "file"))
@@ -158,7 +154,7 @@ def test_neither_trust_nor_a_signature_nor_its_being_known_helps(
     remember(digest_bytes(data))
     bound = msgspec.structs.replace(record_for(bad, data, {}, replay=False), run_id=run.id)
     with pytest.raises(RefusedError, match=r"state\.params\.file"):
-        admit(made.workspace, run, bad, bound, Consent(trust=True))
+        admit(signed.workspace, run, bad, bound, Consent(trust=True))
 
 
 def test_the_projects_description_is_read_through_no_link(tmp_path: Path) -> None:
@@ -170,14 +166,13 @@ def test_the_projects_description_is_read_through_no_link(tmp_path: Path) -> Non
         project_of(Dependencies(project=True), workspace)
 
 
-def test_a_judge_is_given_no_output_outside_its_folder(tmp_path: Path) -> None:
-    made = Signed(tmp_path / "w")
-    run = made.run("train-20261121-first1", outputs={"out.txt": b"x"})
+def test_a_judge_is_given_no_output_outside_its_folder(signed: Signed) -> None:
+    run = signed.run("train-20261121-first1", outputs={"out.txt": b"x"})
     record = run.record()
     assert record
     (output,) = record.outputs
     bad = msgspec.structs.replace(record, outputs=(msgspec.structs.replace(output, path="../../escaped"),))
-    ends = Ends(made.store, run, record, run, record, {})
+    ends = Ends(signed.store, run, record, run, record, {})
     judge = make_judge(Wanted(command="true"), ends, lambda *_: 0)
     with pytest.raises(TamperedError) as refused:
         judge(run, bad)

@@ -11,7 +11,6 @@ import pytest
 from runner.erase import erase, find
 from runner.erased import refuse_erased
 from runner.errors import RefusedError
-from runner.keys import Keyring
 from runner.layers import data
 from tests.attest.made import Signed
 
@@ -19,14 +18,11 @@ ERASED, OTHER = b"name\nJane Doe\n", b"name\n"
 
 
 @pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Signed:
+def made(trusted: Signed) -> Signed:
     """A workspace where a run's output was erased."""
-    made = Signed(tmp_path / "work")
-    monkeypatch.setenv("REPLAY_KEYS", str(tmp_path / "keys"))
-    Keyring(tmp_path / "keys").trust(made.signer.key)
-    run = made.run("train-20261121-erased", outputs={"out.csv": ERASED})
-    erase(made.workspace, find(made.workspace, run, "out.csv", logs=False), "by request", made.sealer)
-    return made
+    run = trusted.run("train-20261121-erased", outputs={"out.csv": ERASED})
+    erase(trusted.workspace, find(trusted.workspace, run, "out.csv", logs=False), "by request", trusted.sealer)
+    return trusted
 
 
 def add(root: Path, name: str, content: bytes) -> None:

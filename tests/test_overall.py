@@ -9,16 +9,28 @@ import json
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runner.compare import compare_outputs
+from runner.compare import compare_outputs, not_probed
 from runner.layers.host import differences
-from runner.replay import Original, Replayed, diagnosis, overall
+from runner.replay import Original, Replayed, at_best, compare_with, diagnosis, overall
 from runner.run import Session
 from runner.state.digest import digest_bytes
-from runner.state.record import Outcome, Output, OutputVerdict, Record, ReplayResult, Verdict, worst
+from runner.state.record import (
+    CheckResult,
+    Ending,
+    Outcome,
+    Output,
+    OutputProblem,
+    OutputVerdict,
+    Record,
+    ReplayResult,
+    Verdict,
+    worst,
+)
 from runner.state.spec import (
     Access,
     Contract,
@@ -136,6 +148,55 @@ def test_replays_inside_the_tolerance_never_fail_together(tmp_path: Path, values
     assert (found <= {Verdict.IDENTICAL, Verdict.EQUIVALENT}) == is_good
     if len(values) > 1 and any(abs(value - 10) <= 1 for value in values) and not is_good:
         assert found == {Verdict.NONDETERMINISTIC}
+
+
+def of(**given: object) -> Record:
+    """A record, but for what is given as that of `record`."""
+    return msgspec.structs.replace(record(1, ()), **given)
+
+
+def ended(exit_code: int, ending: Ending = "exited") -> Outcome:
+    return Outcome(ending=ending, exit_code=exit_code, duration_s=1)
+
+
+def taken(path: str, content: bytes, executable: bool = False) -> Output:
+    return Output(path, digest_bytes(content), len(content), executable)
+
+
+HALTS, WARNS = (
+    CheckResult(name="c", on="raw", kind="table", result="fail", action=action) for action in ("halt", "warn")
+)
+RAW, OTHER, JSON, SPACED = taken("raw", b"a"), taken("raw", b"b"), taken("m.json", b'{"x": 1}'), taken("m.json", b"{}")
+RECORDS = [
+    of(),
+    of(outputs=(RAW,)),
+    of(outputs=(OTHER,)),
+    of(outputs=(taken("raw", b"a", True),)),
+    of(set_apart=(RAW,), checks=(HALTS,), outcome=ended(6, "halted")),
+    of(outputs=(RAW,), checks=(HALTS,)),
+    of(outputs=(RAW,), checks=(WARNS,)),
+    of(outputs=(RAW,), outcome=ended(1)),
+    of(outputs=(RAW,), outcome=ended(0, "time-limit")),
+    of(outputs=(RAW, JSON)),
+    of(outputs=(RAW, SPACED)),
+    of(outputs=(JSON,), problems=(OutputProblem("raw", "missing"),)),
+    of(outputs=(JSON,), problems=(OutputProblem("raw", "unreadable"),)),
+    of(outputs=(JSON,), problems=(OutputProblem("raw", "secret", masked=DIGEST),)),
+]
+
+
+@pytest.mark.parametrize("after", range(len(RECORDS)))
+@pytest.mark.parametrize("before", range(len(RECORDS)))
+def test_no_comparison_is_better_than_digests_allow(tmp_path: Path, before: int, after: int) -> None:
+    """And none is worse, but where a tolerance decides."""
+    session = Replays(tmp_path, []).session
+    for content in (b"a", b"b", b'{"x": 1}', b"{}"):
+        session.workspace.store.blobs.put_bytes(content)
+    original = Original(spec_of(0, HERE), RECORDS[before])
+    best = at_best(original, RECORDS[after])
+    found = compare_with(session, original, original.spec.observed, RECORDS[after], not_probed).verdict
+    tolerable = {JSON, SPACED} <= {*RECORDS[before].outputs, *RECORDS[after].outputs}
+    assert found is best or (tolerable and worst([best, found]) is found), (best, found)
 
 
 def test_a_host_that_differs_is_named_with_how(tmp_path: Path) -> None:

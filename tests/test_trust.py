@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 import pytest
 
@@ -36,36 +34,30 @@ def test_what_a_run_is_lent_is_what_it_has_not_itself() -> None:
         assert lent_by(full, other).secrets == {"KEY": "env:KEY"}, "from elsewhere, or shown to others"
 
 
-def test_who_was_allowed_alone_is_asked_about_with_what_it_is_lent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("REPLAY_KEYS", str(tmp_path / "keys"))
-    made = Signed(tmp_path / "w")
-    run = made.run("train-20261121-first1")
+def test_who_was_allowed_alone_is_asked_about_with_what_it_is_lent(signed: Signed) -> None:
+    run = signed.run("train-20261121-first1")
     alone, record = run.spec_and_record()
     assert isinstance(record, Record)
     alone = with_rights(alone, "none")
-    admit(made.workspace, run, alone, record, Consent(trust=True))
-    admit(made.workspace, run, alone, record, Consent(), beside=alone)
+    admit(signed.workspace, run, alone, record, Consent(trust=True))
+    admit(signed.workspace, run, alone, record, Consent(), beside=alone)
     network, secret = with_rights(alone, "open"), with_rights(alone, "none", "env:KEY")
     for beside in (network, secret):
         with pytest.raises(ConsentError, match="was not recorded here"):
-            admit(made.workspace, run, alone, record, Consent(), beside=beside)
+            admit(signed.workspace, run, alone, record, Consent(), beside=beside)
     with pytest.raises(ConsentError, match="trials would hand secrets over"):
-        admit(made.workspace, run, alone, record, Consent(trust=True), beside=secret)
-    admit(made.workspace, run, alone, record, Consent(trust=True), beside=network)
+        admit(signed.workspace, run, alone, record, Consent(trust=True), beside=secret)
+    admit(signed.workspace, run, alone, record, Consent(trust=True), beside=network)
     with pytest.raises(ConsentError):
-        admit(made.workspace, run, alone, record, Consent(), beside=secret)
-    admit(made.workspace, run, alone, record, Consent(True, frozenset({"env:KEY"})), beside=secret)
+        admit(signed.workspace, run, alone, record, Consent(), beside=secret)
+    admit(signed.workspace, run, alone, record, Consent(True, frozenset({"env:KEY"})), beside=secret)
     for beside in (network, secret):
-        admit(made.workspace, run, alone, record, Consent(), beside=beside)
+        admit(signed.workspace, run, alone, record, Consent(), beside=beside)
 
 
-def test_a_run_of_ones_own_is_lent_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REPLAY_KEYS", str(tmp_path / "keys"))
-    made = Signed(tmp_path / "w")
-    run = made.run("train-20261121-first1")
+def test_a_run_of_ones_own_is_lent_anything(signed: Signed) -> None:
+    run = signed.run("train-20261121-first1")
     alone, record = run.spec_and_record()
     assert isinstance(record, Record)
     own.remember(record.spec_sha256)
-    admit(made.workspace, run, alone, record, Consent(), beside=with_rights(alone, "open", "env:KEY"))
+    admit(signed.workspace, run, alone, record, Consent(), beside=with_rights(alone, "open", "env:KEY"))

@@ -18,8 +18,8 @@ from runner.cli.passphrase import given_passphrase
 from runner.errors import Exit, InterruptedRunError, OutsideError, ReplayError, ReplayWarning, UsageError
 from runner.keys import keyring
 from runner.layers.access import limits
-from runner.nightly import SUITE, Clock, Here, Request, Workers, call_out, exit_of, is_news, run_night
-from runner.report.words import as_recorded, cause_or_suspects, last_copies, left_out, variation
+from runner.nightly import SUITE, Clock, Here, Pins, Request, Workers, call_out, exit_of, is_news, run_night
+from runner.report.words import as_recorded, cause_or_suspects, last_copies, left_out, not_looked_at, variation
 from runner.run import Session
 from runner.seal import Sealer, open_sealer
 from runner.shown import called, count, few, gone_words, needed_by
@@ -29,7 +29,7 @@ from runner.state.night import Moving, Night, NightRun, PinTrouble, Trouble
 from runner.state.record import GOOD
 from runner.store.nights import Nights, find_nights
 from runner.tools.containers import Engine, connect
-from runner.tools.interrupts import listening
+from runner.tools.interrupts import Interrupts, listening
 from runner.trust import Consent
 from runner.varied import Variation
 from runner.workspace import WORKFILE, Workspace, open_workspace
@@ -64,9 +64,9 @@ def nightly(asked: Asked, reports: reporting.Asked, *, quiet: bool, store: Path 
             here = lambda: Session(workspace, engine(), interrupts, progress.say, apart=True)  # noqa: E731
             request, workers = _workers(workspace, request, engine, here, asked.consent, progress)
             pins, tell, at = _pins(workspace, progress), partial(_tell, progress), partial(_at, progress)
-            again = partial(_again, progress)
-            night = run_night(workspace, nights, request, workers, Clock(), tell, here, pins, at, again)
-            nights.write(night)
+            again, keep = partial(_again, progress), partial(_keep, nights, interrupts)
+            kept = run_night(workspace, nights, request, workers, Clock(), tell, here, pins, at, again, keep)
+        night = kept.night
         if said := call_out(workspace, request, night):
             progress.say(f"on_regression: {said}")
         unwritten = _reported(workspace, night, reports)
@@ -77,7 +77,19 @@ def nightly(asked: Asked, reports: reporting.Asked, *, quiet: bool, store: Path 
         print_json(night)
     else:
         typer.echo(text_of(night), nl=False)
-    return exit_of(night) or unwritten
+    met = kept.trouble
+    if met is None:
+        return exit_of(night) or unwritten
+    _warn(met)
+    return Exit.INTERRUPTED if met.code == Exit.INTERRUPTED else exit_of(night) or met.code
+
+
+def _keep(nights: Nights, interrupts: Interrupts, night: Night) -> None:
+    """A night is written whole, even if somebody asks to stop meanwhile."""
+    with interrupts.held():
+        nights.write(night)
+    if interrupts.count:
+        raise KeyboardInterrupt
 
 
 def nights(part: str | None, store: Path | None, as_json: bool) -> int:
@@ -111,9 +123,13 @@ def _reported(workspace: Workspace, night: Night, asked: reporting.Asked) -> Exi
     except InterruptedRunError:
         raise
     except ReplayError as error:
-        warnings.warn(f"{error.what}: {error.why}", ReplayWarning, stacklevel=2)
+        _warn(error)
         return error.code
     return Exit.OK
+
+
+def _warn(error: ReplayError | Trouble) -> None:
+    warnings.warn(f"{error.what}: {error.why}", ReplayWarning, stacklevel=3)
 
 
 # --- what is asked for --------------------------------------------------------------------------------------------
@@ -197,8 +213,8 @@ def _look_up_images(variation: Variation | None, here: Callable[[], Session]) ->
     variation.look_up_images(session)
 
 
-def _pins(workspace: Workspace, progress: Progress) -> Callable[[list[str]], tuple[PinTrouble, ...]]:
-    def look(run_ids: list[str]) -> tuple[PinTrouble, ...]:
+def _pins(workspace: Workspace, progress: Progress) -> Pins:
+    def look(run_ids: list[str]) -> tuple[PinTrouble, ...] | None:
         from runner.rot import troubles
 
         return troubles(workspace, run_ids, progress.say)
@@ -278,7 +294,7 @@ def _counts(night: Night) -> str:
     moved = Counter(run.moved for run in night.runs)
     shown = ", ".join(f"{number} {name}" for name, number in moved.items())
     told = f"{count(len(night.runs), 'run')}: {shown}" if night.runs else "no run was replayed"
-    return "; ".join(filter(None, (told, left_out(night))))
+    return "; ".join(filter(None, (told, left_out(night), not_looked_at(night))))
 
 
 def _run_text(run: NightRun) -> str:

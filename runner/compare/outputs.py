@@ -93,6 +93,8 @@ def _compare_content(
         if rule.probe:
             before, after = (prober(one.path, Digest(one.sha256), rule) for one in (original, replayed))
             return printed.compare(before, after, rule, found)
+        if found.verdict is Verdict.IDENTICAL:  # a comparator of somebody else's calls equal what it takes for equal
+            return Comparison(Verdict.EQUIVALENT, found.detail or f"equal to `{rule.compare}`; the bytes differ")
         return _explained(original.path, *files, found) if rule.compare == "bytes" else found
     except OSError as error:
         raise OutsideError(

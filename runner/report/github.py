@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from runner.report.words import GROUPS, as_recorded, headline, left_out, moment, subject, visible, why
+from runner.report.words import (
+    GROUPS,
+    as_recorded,
+    headline,
+    left_out,
+    moment,
+    not_looked_at,
+    subject,
+    visible,
+    why,
+)
 from runner.shown import called, count, few, gone_words, needed_by
 from runner.state.night import Moved, Night, NightRun
 
@@ -25,8 +35,8 @@ def workflow_commands(night: Night) -> str:
     for pin in night.pins:
         left = f"left in {', '.join(pin.places)} only" if pin.places else "lost"
         warnings.append(_command("warning", called(pin.kind, pin.name), f"{left}; {needed_by(pin.runs)}"))
-    if night.left_out:
-        warnings.append(_command("warning", night.suite, left_out(night)))
+    missing = filter(None, (left_out(night), not_looked_at(night)))
+    warnings += [_command("warning", night.suite, told) for told in missing]
     return "".join(_at_most(errors, "error") + _at_most(warnings, "warning"))
 
 

@@ -10,7 +10,7 @@ import datetime
 from collections.abc import Iterable
 from xml.etree import ElementTree
 
-from runner.report.words import cause_or_suspects, is_bad, variation, visible, why
+from runner.report.words import cause_or_suspects, is_bad, not_looked_at, variation, visible, why
 from runner.shown import count
 from runner.state.night import Night, NightRun
 
@@ -21,7 +21,13 @@ def junit(night: Night) -> bytes:
     """The same night gives the same bytes."""
     suites = ElementTree.Element("testsuites")
     suite = ElementTree.SubElement(suites, "testsuite")
-    _properties(suite, (("night", night.night), ("on", night.on), ("variation", variation(night))))
+    told = (
+        ("night", night.night),
+        ("on", night.on),
+        ("variation", variation(night)),
+        ("missing", not_looked_at(night)),
+    )
+    _properties(suite, told)
     for run in night.runs:
         _case(suite, night, run)
     for name in _left_out(night):

@@ -120,12 +120,16 @@ def subject(night: Night) -> str:
 
 
 def headline(night: Night) -> str:
-    """The night in a line: its trouble first, and only that; what it had no time for is told in any case."""
-    return "; ".join(filter(None, (_headline(night), left_out(night))))
+    """The night in a line: its trouble first, and only that; what it did not look at is told in any case."""
+    return "; ".join(filter(None, (_headline(night), left_out(night), not_looked_at(night))))
 
 
 def left_out(night: Night) -> str:
     return f"{night.left_out:,} not looked at for want of time" if night.left_out else ""
+
+
+def not_looked_at(night: Night) -> str:
+    return f"{' and '.join(night.not_looked_at)} were not looked at" if night.not_looked_at else ""
 
 
 def last_copies(night: Night) -> str:

@@ -1,4 +1,4 @@
-"""A night: what the replays of a suite came to. It is written once, when the night has ended."""
+"""A night: what the replays of a suite came to. Written when they have ended, and again with what is found then."""
 
 from __future__ import annotations
 
@@ -66,6 +66,9 @@ MOST_OUTPUTS = 100
 """Of one run, so many are told and kept."""
 
 
+Unlooked = Literal["causes", "pins"]
+"""What follows the replays of a night, if asked for: why runs got worse, and whether all can be had that they need."""
+
 MOST_LEFT_OUT = 10_000
 """Of one night, so many runs that were left out are named."""
 
@@ -130,7 +133,8 @@ class Night(Value, frozen=True, kw_only=True):
     variation, if the recorded states did not run as they are; `as_recorded` counts runs that what was set changes
     nothing of. `left_out` counts what the budget had no time for, `left_out_runs` are the first 10,000 of these.
     `unmatched` are terms of the suite that no run fits, and that wait for none; `gone` are the runs of the night before
-    that were removed since, or lack what was erased since."""
+    that were removed since, or lack what was erased since. `not_looked_at` is what an interrupt or an error left out
+    after the replays, or did not come to an end with."""
 
     night: str
     suite: str
@@ -147,13 +151,15 @@ class Night(Value, frozen=True, kw_only=True):
     pins: tuple[PinTrouble, ...] = ()
     unmatched: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
+    not_looked_at: tuple[Unlooked, ...] = ()
 
     @property
     def is_whole(self) -> bool:
         """Whether every run was looked at and none is gone, what was set was tried with any, and nothing that they need
-        is lost."""
+        is lost, for all that was looked at, which was all."""
         tried = not self.as_recorded or self.as_recorded < len(self.runs)
-        return tried and not self.left_out and not self.gone and all(pin.places for pin in self.pins)
+        looked = not self.left_out and not self.not_looked_at
+        return tried and looked and not self.gone and all(pin.places for pin in self.pins)
 
 
 class NightRow(Value, frozen=True, kw_only=True):

@@ -1,4 +1,5 @@
-"""Nights: one folder each, `nights/<night-id>/`, written when the night has ended.
+"""Nights: one folder each, `nights/<night-id>/`, written when all replays have ended, and again when
+more is found.
 
 night.json    what the night came to; written last, so that a night that has it is whole
 rows.jsonl    one line for each run: all nights' together are the table that people query

@@ -264,12 +264,9 @@ def test_a_tombstone_excuses_no_damage_and_no_other_blob(target: Target) -> None
 
 
 @pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Signed:
+def made(trusted: Signed) -> Signed:
     """To be erased from, a workspace for each test."""
-    made = Signed(tmp_path / "work")
-    monkeypatch.setenv("REPLAY_KEYS", str(tmp_path / "keys"))
-    Keyring(tmp_path / "keys").trust(made.signer.key)
-    return made
+    return trusted
 
 
 def test_what_is_empty_holds_nothing_to_erase(made: Signed) -> None:

@@ -58,8 +58,7 @@ def finding(run_id):
 workspace = open_workspace(Path(sys.argv[1]), Path(sys.argv[1], ".replay"))
 nights = Nights(workspace.store)
 for _ in range(3):
-    night = run_night(workspace, nights, Request(workers=2), Workers(), Clock(), lambda run: None, None)
-    nights.write(night)
+    night = run_night(workspace, nights, Request(workers=2), Workers(), Clock(), lambda run: None, None).night
 print_json(night)
 with open("/proc/self/status") as status:
     peak = next(line for line in status if line.startswith("VmHWM"))

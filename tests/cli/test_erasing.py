@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -14,15 +13,13 @@ RUN = "train-20261121-erased"
 
 
 @pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Signed:
+def made(signed: Signed, monkeypatch: pytest.MonkeyPatch) -> Signed:
     """A workspace of somebody who has no signing key."""
-    made = Signed(tmp_path / "work")
-    made.run(RUN)
-    monkeypatch.chdir(made.root)
+    signed.run(RUN)
+    monkeypatch.chdir(signed.root)
     monkeypatch.delenv("REPLAY_STORE", raising=False)
     monkeypatch.delenv("REPLAY_SIGN_COMMAND", raising=False)
-    monkeypatch.setenv("REPLAY_KEYS", str(tmp_path / "none"))
-    return made
+    return signed
 
 
 def test_what_would_be_erased_is_said_without_a_reason_or_a_key(

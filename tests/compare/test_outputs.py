@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.compare import compare_outputs, extras, outputs
+from runner.compare import Comparator, Comparison, compare_outputs, extras, outputs
 from runner.errors import OutsideError, UsageError
 from runner.state.digest import Digest, digest_bytes, hex_of
 from runner.state.record import Output, OutputVerdict, Verdict
@@ -62,6 +62,14 @@ def test_the_executable_bit_counts(files: Files, before: bool, after: bool, deta
     original, replayed = files.output("run.sh", b"x", before), files.output("run.sh", b"x", after)
     (found,) = compare_outputs({"run.sh": original}, {"run.sh": replayed}, {}, files.open)
     assert found == OutputVerdict("run.sh", Verdict.DIVERGED, "bytes", detail)
+
+
+def test_no_comparator_calls_other_bytes_identical(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of another distribution may call so what it takes for equal."""
+    careless = Comparator(lambda *_: Comparison(Verdict.IDENTICAL))
+    monkeypatch.setattr(outputs, "comparator_of", lambda *_: careless)
+    (found,) = compare_outputs(files.run(a=b"1"), files.run(a=b"2"), {"a": OutputRule("json")}, files.open)
+    assert found == OutputVerdict("a", Verdict.EQUIVALENT, "json", "equal to `json`; the bytes differ")
 
 
 def test_the_executable_bit_counts_even_if_the_content_is_equivalent(files: Files) -> None:

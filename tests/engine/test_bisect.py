@@ -330,6 +330,25 @@ def test_a_budget_ends_in_suspicion(workspace: Workspace, job: Callable[..., Job
     assert names(bisected(workspace, "resume")["cause"]) == ["env MODE"]
 
 
+def test_a_budget_holds_for_taking_a_cause_apart_too(workspace: Workspace, shell_image: str) -> None:
+    job = Job(workspace, shell_image, "cat lib/5.txt", ["stdout"])
+    runs = []
+    for side in ("old", "new"):
+        for number in range(8):
+            workspace.write(f"lib/{number}.txt", f"{side}\n")
+        runs.append(job.record({}))
+
+    def drilled(*arguments: str, code: int = 0) -> tuple[int, bool]:
+        found = bisected(workspace, *arguments, code=code)
+        (drill,) = found["drill"]
+        assert found["trials"] == 0 and found["proven"]
+        return drill["trials"], drill["proven"]
+
+    assert [drilled(*words, "--budget", "1") for words in (runs, ["resume"])] == [(1, False), (2, False)]
+    trials, is_proven = drilled("resume")
+    assert trials > 2 and is_proven
+
+
 def test_a_budget_of_time_ends_within_a_trial(workspace: Workspace, job: Callable[..., Job]) -> None:
     """The hybrid of the two would not end by itself."""
     good, bad = job('if [ "$A" != "$B" ]; then sleep 3600; fi; echo "$A" >m.json').both(

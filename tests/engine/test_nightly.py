@@ -342,6 +342,29 @@ def test_a_night_that_is_interrupted_leaves_nothing_behind(workspace: Workspace,
     assert workspace.replay("nightly", WAIT="no").code == 0
 
 
+def test_an_interrupt_while_causes_are_looked_for_keeps_the_night(workspace: Workspace, shell_image: str) -> None:
+    """Both ends of its bisect end at once, and what lies between them never."""
+    waiting = 'case "$(cat src.txt)$MODE" in 1a|2b) cat src.txt;; *) sleep 600;; esac'
+    job = {"command": waiting, "env": {"MODE": "a"}, "image": shell_image, "python": None, "outputs": ["stdout"]}
+    workspace.write("src.txt", "1\n")
+    workspace.jobs(waits=job)
+    workspace.run("waits")
+    workspace.write("src.txt", "2\n")
+    process = workspace.start(
+        "nightly", "--against", ".", "--set", "env.MODE=b", "--bisect", "--json", "--junit", "junit.xml"
+    )
+    until(lambda: list((workspace.store / "nights").glob("*/night.json")), "the end of the replays")
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 130 and b"warning: interrupted" in err, err
+    found = json.loads(out)
+    assert moves(found) == {"waits": ("diverged", "regressed")} and found["not_looked_at"] == ["causes"]
+    assert any("no cause was looked for to an end" in line for line in found["runs"][0]["evidence"])
+    assert workspace.replay("nights", found["night"], "--json").json == found
+    assert "causes were not looked at" in (workspace.root / "junit.xml").read_text()
+    assert not workspace.containers()
+
+
 def test_a_strangers_runs_are_not_run_until_they_are_trusted(recorded: Recorded) -> None:
     """As on a machine of CI: it has recorded none of them and trusts no key."""
     suites(recorded, nightly={"select": ["job:steady", "job:fails"]})

@@ -24,14 +24,12 @@ LONG = b"x" * (2 * INLINE)
 
 
 @pytest.fixture
-def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalRemote:
+def remote(signed: Signed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalRemote:
     """A folder with one run, whose log is a blob of its own."""
-    monkeypatch.setenv("REPLAY_KEYS", str(tmp_path / "keys"))
     monkeypatch.setattr(made, "LOGS", made.LOGS | {"stdout": LONG})
-    team = Signed(tmp_path / "work")
-    team.run(RUN, outputs={"out.txt": b"Jane\n"})
+    signed.run(RUN, outputs={"out.txt": b"Jane\n"})
     found = LocalRemote("share", str(tmp_path / "remote"))
-    assert push(team.workspace, found, [team.workspace.run(RUN)], lambda _text: None).moved_runs == (RUN,)
+    assert push(signed.workspace, found, [signed.workspace.run(RUN)], lambda _text: None).moved_runs == (RUN,)
     return found
 
 
@@ -70,6 +68,8 @@ def test_a_log_that_the_remote_lost_is_told_and_comes_once_it_is_there(remote: L
         "releases/prod/x/release.yaml",
         "erased/x.tlog-proof",
         "keys/conftest.py",
+        "keys/0a.pem.py",
+        f"erased/{'0' * 64}.tlog-proof.d/conftest.py",
     ],
 )
 def test_nothing_but_releases_keys_and_tombstones_is_written(remote: LocalRemote, other: Workspace, path: str) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from runner.erase import erase, find
-from runner.keys import Keyring
 from runner.remote import layout
 from runner.remote.select import default_remote
 from runner.remote.status import status
@@ -22,11 +21,9 @@ ERASED, LOST = b"Jane Doe\n", b"lost\n"
 
 
 @pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Signed:
+def made(trusted: Signed, tmp_path: Path) -> Signed:
     """Two runs; of what one gave, an output was erased and another is lost, and the remote has both."""
-    made = Signed(tmp_path / "work")
-    monkeypatch.setenv("REPLAY_KEYS", str(tmp_path / "keys"))
-    Keyring(tmp_path / "keys").trust(made.signer.key)
+    made = trusted
     config = made.root / ".dvc" / "config"
     config.parent.mkdir()
     config.write_text(f"[core]\n    remote = r\n['remote \"r\"']\n    url = {tmp_path / 'remote'}\n")
