@@ -68,9 +68,9 @@ class Version(msgspec.Struct, frozen=True):
 def observe(store: Store, root: Path, path: str, allow: Allow) -> tuple[str, Version, DataSeen]:
     """The path, normalised, the version that DVC pins for it, and how DVC calls that version.
 
-    The store has the version when `allow` is asked last, which takes out again what it refuses. Raises `UsageError` when DVC
-    does not track it or the working copy is not what was added, and `TamperedError` when DVC's cache holds other bytes
-    than the pin.
+    The store has the version when `allow` is asked last, which takes out again what it refuses. Raises `UsageError`
+    when DVC does not track it or the working copy is not what was added, and `TamperedError` when DVC's cache holds
+    other bytes than the pin.
     """
     from runner.tools import dvc
 
