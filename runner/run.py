@@ -19,7 +19,7 @@ from runner import own
 from runner.confined import refuse_unconfined
 from runner.diff import source_words
 from runner.erased import keep_erased
-from runner.errors import Exit, InterruptedRunError, TamperedError
+from runner.errors import Exit, InterruptedRunError, ReplayError, TamperedError
 from runner.execute import Executed, Finished, Prepared, clean_up, collect, execute, refuse_full_disk
 from runner.logs import Echo, LogWriter
 from runner.rebuild import Plan, Rebuilt, damage, discard_damaged, look, plan, rebuild
@@ -103,15 +103,12 @@ def record_run(
         with starting(run):
             spec_bytes = write_spec(run, captured.spec)
             release = captured.spec.run.release
-            if release and release.refused:
-                return captured.spec, _refused(session, run, captured.spec, spec_bytes, release)
-            for source in captured.spec.observed.access.sources:
-                if not source.reachable:
-                    session.say(f"access: {source.uri} is {source_words(source)}")
-            session.say(f"run {run.id}  state {captured.spec.digest[:19]}")
-            made = make_plan(session, captured.spec)
-            rebuilt = rebuild_for(session, made, run)
+            refused = release if release and release.refused else None
+            if refused is None:
+                rebuilt = _rebuilt(session, captured.spec, run)
     with ending(run):
+        if refused:
+            return captured.spec, _refused(session, run, captured.spec, spec_bytes, refused)
         started = now_text()
         finished = run_rebuilt(session, run, captured.spec, rebuilt, captured.secrets)
         with store.adding():
@@ -120,6 +117,14 @@ def record_run(
             record = record_of(captured.spec, spec_bytes, started, executed)
             conclude(session, run, captured.spec, spec_bytes, record)
     return captured.spec, record
+
+
+def _rebuilt(session: Session, spec: StateSpec, run: Run) -> Rebuilt:
+    for source in spec.observed.access.sources:
+        if not source.reachable:
+            session.say(f"access: {source.uri} is {source_words(source)}")
+    session.say(f"run {run.id}  state {spec.digest[:19]}")
+    return rebuild_for(session, make_plan(session, spec), run)
 
 
 def write_spec(run: Run, spec: StateSpec) -> bytes:
@@ -135,7 +140,6 @@ def _refused(session: Session, run: Run, spec: StateSpec, spec_bytes: bytes, rel
     outcome = Outcome(ending="refused", exit_code=Exit.REFUSED, duration_s=0.0, detail=why_refused(release))
     record = record_of(spec, spec_bytes, now_text(), Executed(outcome, (), (), ()))
     conclude(session, run, spec, spec_bytes, record)
-    run.end()
     return record
 
 
@@ -307,7 +311,20 @@ def conclude(session: Session, run: Run, spec: StateSpec, spec_bytes: bytes, rec
     for name in keep_erased(session.workspace.store, session.workspace.specs, run, record):
         session.say(f"{name} is what was erased here: it is not kept again")
     if session.sealer:
-        session.sealer.seal(session.workspace.store, run, spec, spec_bytes, record, record_bytes)
+        with _signing(run):
+            session.sealer.seal(session.workspace.store, run, spec, spec_bytes, record, record_bytes)
+
+
+@contextlib.contextmanager
+def _signing(run: Run) -> Iterator[None]:
+    """An error here takes no run away: it says that there is one, and how it is signed once that is mended."""
+    try:
+        yield
+    except ReplayError as error:
+        error.why = f"{error.why}; {run.id} is recorded, and not signed".removeprefix("; ")
+        then, sign = "then `replay sign` the run", f"then `replay sign {run.id}`"
+        error.next = error.next.replace(then, sign) if then in error.next else f"{error.next}, {sign}".lstrip(", ")
+        raise
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -53,6 +54,16 @@ def test_data_that_was_erased_is_in_neither_store_nor_view(made: Signed, live: b
         assert copies(made) == []
     _, version, _ = data.observe(made.store, made.root, "other.csv", allow)
     assert data.available(made.store, version.digest) and data.has_view(made.store, version.digest)
+
+
+def test_data_that_was_erased_from_dvc_too_is_not_called_lost(made: Signed) -> None:
+    allow = partial(refuse_erased, made.store, made.workspace.specs)
+    add(made.root, "people.csv", ERASED)
+    with pytest.raises(RefusedError):
+        data.observe(made.store, made.root, "people.csv", allow)
+    shutil.rmtree(made.root / ".dvc" / "cache")
+    with pytest.raises(RefusedError, match="what was erased here"):
+        data.observe(made.store, made.root, "people.csv", allow)
 
 
 def test_a_model_that_was_erased_is_not_kept(made: Signed) -> None:

@@ -174,6 +174,15 @@ def test_a_command_needs_to_say_with_which_key(tmp_path: Path, monkeypatch: pyte
         Keyring(tmp_path).signer(lambda: "")
 
 
+def test_where_a_command_signs_its_key_is_the_one_that_is_said_to(project: Workspace, tmp_path: Path) -> None:
+    own = project.replay("keys", "init", "--plain", "--json").json["key"]
+    other = signing.open_private_key(signing.new_private_key(None), None, "it").key
+    (tmp_path / "other.pem").write_bytes(other.pem)
+    assert "signs" in listed(project)[own]
+    project.env |= {"REPLAY_SIGN_COMMAND": "true", "REPLAY_SIGN_KEY": str(tmp_path / "other.pem")}
+    assert listed(project) == {own: {"trusted", "offered"}, other.id: {"signs"}}
+
+
 def test_without_a_key_nothing_signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REPLAY_SIGN_COMMAND", raising=False)
     assert Keyring(tmp_path).signer(lambda: "") is None

@@ -13,6 +13,7 @@ from runner.cli.output import print_error, print_json, safe, table
 from runner.cli.passphrase import asked_passphrase
 from runner.errors import Exit, ReplayError, UsageError, disk_error
 from runner.keys import keyring
+from runner.shown import few
 from runner.state.digest import plain
 from runner.state.record import EXIT_OF_VERDICT, GOOD, Verdict
 from runner.state.release import (
@@ -24,7 +25,7 @@ from runner.state.release import (
     ReleaseWritten,
     WithdrawalKind,
 )
-from runner.state.spec import Binding, Deviation, Layer, OnDeviation, Policy
+from runner.state.spec import Binding, Check, Deviation, Layer, OnDeviation, Policy
 from runner.state.verification import UNTRUSTED, only_lacks
 from runner.store.files import write_atomic
 from runner.store.releases import Known
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from runner.seal import Judge, Sealer
 
 _SHOWN = 20
+_MOST_BOUNDS = 8
 
 
 def create(
@@ -350,7 +352,7 @@ def _show_text(known: Known, doubt: str) -> str:
         ("policy", _policy(release.policy)),
         *(("output", f"{one.path}  {one.size} bytes  {one.sha256[:19]}") for one in release.outputs),
         *(("tolerance", f"{path}  {_rule(plain(rule))}") for path, rule in tolerances),
-        *(("boundary", f"{one.name}: {one.kind} of {one.on}, {one.action}") for one in release.contract.checks),
+        *(("boundary", _boundary(one)) for one in release.contract.checks),
         *((said.kind, _accepted(said.said)) for said in (known.superseded, known.revoked) if said),
     ]
     return "".join(f"{name:<10} {safe(value)}\n" for name, value in lines)
@@ -359,6 +361,13 @@ def _show_text(known: Known, doubt: str) -> str:
 def _policy(policy: Policy) -> str:
     moving = f"; {', '.join(policy.may_move)} may move" if policy.may_move else ""
     return f"a run that deviates is {'refused' if policy.deviation == 'refuse' else 'warned of'}{moving}"
+
+
+def _boundary(check: Check) -> str:
+    from runner.releases.page import bounds
+
+    name = check.name if check.on in check.name else f"{check.name} ({check.on})"
+    return f"{name}: {few(bounds(check), _MOST_BOUNDS)}; {check.action}"
 
 
 def _rule(rule: dict[str, object]) -> str:

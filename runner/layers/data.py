@@ -68,15 +68,19 @@ class Version(msgspec.Struct, frozen=True):
 def observe(store: Store, root: Path, path: str, allow: Allow) -> tuple[str, Version, DataSeen]:
     """The path, normalised, the version that DVC pins for it, and how DVC calls that version.
 
-    The store has the version when `allow` is asked, which takes out again what it refuses. Raises `UsageError` when DVC
-    does not track it or the working copy is not what was added, and `TamperedError` when DVC's cache holds other bytes
-    than the pin.
+    The store has the version when `allow` is asked last, which takes out again what it refuses. Raises `UsageError`
+    when DVC does not track it or the working copy is not what was added, and `TamperedError` when DVC's cache holds
+    other bytes than the pin.
     """
     from runner.tools import dvc
 
     path = inside(path, "data")
     tracked = dvc.find_pin(root, path)
-    version = _known(store, tracked) or _learn(store, root, tracked)
+    version = _known(store, tracked)
+    if version is None:
+        if remembered := _remembered(store, tracked):  # what was erased is nowhere to be fetched from
+            allow(path, Digest(remembered.digest))
+        version = _learn(store, root, tracked)
     allow(path, Digest(version.digest))
     _refuse_edited(store, root, tracked)
     return path, version, DataSeen(dvc=tracked.pin, size=version.size, nfiles=version.nfiles)
@@ -143,11 +147,16 @@ def _observe_model(store: Store, root: Path, path: str, allow: Allow) -> tuple[s
 
 
 def _known(store: Store, tracked: dvc.Tracked) -> Version | None:
+    version = _remembered(store, tracked)
+    return version if version and store.blobs.has(Digest(version.digest)) else None
+
+
+def _remembered(store: Store, tracked: dvc.Tracked) -> Version | None:
+    """What the path was when it was last in the store, whether it is there still or not."""
     try:
-        version = read_version(_version_path(store, tracked).read_bytes())
+        return read_version(_version_path(store, tracked).read_bytes())
     except (FileNotFoundError, *MALFORMED):
         return None
-    return version if store.blobs.has(Digest(version.digest)) else None
 
 
 def _version_path(store: Store, tracked: dvc.Tracked) -> Path:

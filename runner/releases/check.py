@@ -129,5 +129,6 @@ def _data(layer: str, path: str, place: DataPlace, *, cached: bool) -> Pin:
         DataPlace.STORE: "store",
         DataPlace.DVC: "DVC's cache" if cached else "DVC's remote, not here",
         DataPlace.GONE: "nowhere",
+        DataPlace.ERASED: "erased on purpose, a tombstone says why",
     }
     return Pin(layer, path, words[place], cached or place in (DataPlace.VIEW, DataPlace.STORE))

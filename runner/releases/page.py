@@ -6,20 +6,23 @@ What people and jobs wrote is escaped: nothing in it becomes a heading, a link, 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
+from runner.diff import flatten
 from runner.shown import count, shown
 from runner.state.audit import Audit, AuditedRun
 from runner.state.digest import plain
-from runner.state.record import GOOD
+from runner.state.record import GOOD, Verdict
 from runner.state.release import Acceptance
-from runner.state.spec import OutputRule
-from runner.state.verification import only_lacks
+from runner.state.spec import Check, OutputRule
+from runner.state.verification import UNTRUSTED, only_lacks
 
 _LONGEST = 2000
 _LONGEST_CELL = 200
 _MOST_NAMED = 12
 _MOST_RUNS = 100
+_TOWARDS = {Verdict.IDENTICAL: "to", Verdict.EQUIVALENT: "to", Verdict.DIVERGED: "from"}
 _MARKUP = re.compile(r"[\\`*_\[\]|~$^]|^[#+=-]|^\d+(?=[.)])", re.MULTILINE)
 """What marks up text anywhere, and what begins a heading, a list or a rule."""
 
@@ -69,12 +72,22 @@ def _lines(found: Audit) -> Iterator[str]:
 
 
 def _status(found: Audit) -> str:
-    signed = "signed" if found.signed else "NOT signed"
+    signed = _signature(found)
     return {
         "current": f"It is current, and {signed}.",
         "superseded": f"It was superseded; it is {signed}.",
         "revoked": f"**It was revoked and must not be used.** It is {signed}.",
     }[found.status]
+
+
+def _signature(found: Audit) -> str:
+    """Never just `signed` of a statement whose signature proves nothing."""
+    if not found.signed:
+        return "NOT signed"
+    failed = next((check.reason for check in found.checks if check.name == "release" and check.result == "fail"), "")
+    if failed == UNTRUSTED:
+        return "signed by a key that is **not trusted** here"
+    return f"**NOT what was signed** ({failed})" if failed else "signed"
 
 
 def _proof(found: Audit) -> Iterator[str]:
@@ -106,8 +119,20 @@ def _accepted(found: Audit) -> Iterator[str]:
     rules = [(text(path), _rule(rule)) for path, rule in contract.outputs.items()]
     yield from _table(("output", "may differ"), rules) if rules else ["None."]
     yield from ("", "Boundaries:", "")
-    checks = [(text(one.name), one.kind, text(one.on), one.when, one.action) for one in contract.checks]
-    yield from _table(("boundary", "kind", "of", "job", "if broken"), checks) if checks else ["None."]
+    checks = [
+        (text(one.name), one.kind, text(one.on), _some(bounds(one)), one.when, one.action) for one in contract.checks
+    ]
+    yield from _table(("boundary", "kind", "of", "must be", "job", "if broken"), checks) if checks else ["None."]
+
+
+def bounds(check: Check) -> list[str]:
+    """What a boundary asks for, a line each: `accuracy >= 0.9`, `columns.age.nulls 0.05`."""
+    asked = plain(getattr(check, check.kind))
+    if check.command:
+        return [shlex.join(check.command)]
+    if check.metrics:
+        return [f"{key} {threshold}" for key, threshold in asked.items()]
+    return [f"{key} {value}" for key, value in flatten(asked).items()]
 
 
 def _rule(rule: OutputRule) -> str:
@@ -164,7 +189,7 @@ def _checking(found: Audit) -> Iterator[str]:
     yield f"replay release check {name} RUN           # its state and outputs against those that were accepted"
     yield f"replay @{name}                            # run it again, and compare"
     yield from ("```", "")
-    yield "`state_specs/VERIFY.md` does the first with `openssl`, `jq` and `sha256sum` alone."
+    yield "`state_specs/VERIFY.md` in replay's repository does the first with `openssl`, `jq` and `sha256sum` alone."
 
 
 def _said(said: Acceptance) -> str:
@@ -178,7 +203,7 @@ def _signed(one: AuditedRun) -> str:
 def _verdict(one: AuditedRun) -> str:
     if one.verdict is None:
         return text(one.detail, _LONGEST_CELL)
-    return f"{one.verdict} to {text(one.against)}"
+    return f"{one.verdict} {_TOWARDS.get(one.verdict, 'against')} {text(one.against)}"
 
 
 def _deviating(one: AuditedRun) -> str:

@@ -12,12 +12,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable, Iterator
 
 from runner.attest import merkle
-from runner.attest.checkpoint import Checkpoint, LogProof, SignedCheckpoint, dump_checkpoint, load_checkpoint
+from runner.attest.checkpoint import (
+    Checkpoint,
+    LogProof,
+    SignedCheckpoint,
+    checkpoint_in,
+    dump_checkpoint,
+    load_checkpoint,
+)
 from runner.attest.rejected import Rejected
-from runner.errors import TamperedError, disk_error
+from runner.errors import ReplayWarning, TamperedError, disk_error
 from runner.store.files import locked, write_atomic
 from runner.store.store import Store
 
@@ -33,6 +41,7 @@ class Log:
         self.folder = store.folder / "log"
         self.origin = f"replay/{store.id}"
         self._tmp = store.tmp
+        self._runs = store.runs
         self._hashes = self.folder / "hashes"
         self._checkpoint = self.folder / "checkpoint"
 
@@ -121,6 +130,9 @@ class Log:
         """What the log is now. Its own signature and root are checked: to sign for more is to vouch for all."""
         kept = self.checkpoint()
         if kept is None:
+            if self._hashes.stat().st_size > _HASH:  # more than a first append that was killed leaves
+                raise self._refused("its checkpoint is gone, and nothing else says how many of its hashes count")
+            self._warn_of_loss()
             return Checkpoint(self.origin, 0, merkle.EMPTY)
         try:
             signed = load_checkpoint(kept)
@@ -135,6 +147,14 @@ class Log:
                 "`replay keys trust` the key that signed it, then `replay sign` the run; nothing was added to it",
             )
         return signed.checkpoint
+
+    def _warn_of_loss(self) -> None:
+        """A log begins once. That there was one is known by the proofs that it gave; pulled ones are another's."""
+        begins = f"{self.origin}\n".encode()
+        proofs = self._runs.glob("*/tlog-proof")
+        if any(checkpoint_in(proof.read_bytes()).startswith(begins) for proof in proofs):
+            text = f"the log in {self.folder} is gone, and another was begun: runs of the old one do not verify here"
+            warnings.warn(f"{text} before it is brought back from a copy of the store", ReplayWarning, stacklevel=2)
 
     def _refused(self, why: str, then: str = "") -> TamperedError:
         mend = "bring it back from a copy of the store, then `replay sign` the run; nothing was added to it"

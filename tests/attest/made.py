@@ -20,7 +20,7 @@ from runner.releases.make import Said
 from runner.seal import Sealer, judge_of
 from runner.state.digest import digest_bytes
 from runner.state.record import Outcome, Output, OutputVerdict, Record, ReplayResult, Verdict
-from runner.state.spec import Binding, Layer, Params, Policy, StateSpec, state_digest
+from runner.state.spec import Binding, Check, Layer, Params, Policy, StateSpec, state_digest
 from runner.state.strict import dump_record, dump_spec, load_spec
 from runner.state.verification import Verification
 from runner.store.runs import Run
@@ -87,11 +87,17 @@ class Signed:
         replay: bool = False,
         outputs: Mapping[str, bytes] | None = None,
         bind: Callable[[StateSpec], Binding] | None = None,
+        params: Mapping[str, Any] | None = None,
+        checks: tuple[Check, ...] = (),
     ) -> Run:
         contents = outputs or {"out.txt": f"of {run_id}".encode(), "stdout": LOGS["stdout"]}
         run = self.workspace.run(run_id)
         run.begin()
         spec = self._spec(run_id)
+        if params or checks:
+            state = msgspec.structs.replace(spec.state, params=Params(values=dict(params or {})))
+            contract = msgspec.structs.replace(spec.contract, checks=checks)
+            spec = msgspec.structs.replace(spec, state=state, digest=state_digest(state), contract=contract)
         if bind:
             info = msgspec.structs.replace(spec.run, release=bind(spec))
             spec = msgspec.structs.replace(spec, run=info)

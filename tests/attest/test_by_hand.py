@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from runner.attest.verify import REASONS
+from runner.packed import pack
+from runner.state.digest import digest_bytes
+from runner.state.spec import Binding, Check, ColumnRule, Policy, TableRule
 from runner.store.log import Log
 from tests.attest.made import Signed
 
@@ -24,13 +27,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Signed:
     return made
 
 
-def by_hand(made: Signed, run_id: str, **more: str) -> subprocess.CompletedProcess[str]:
+def by_hand(made: Signed, run_id: str, cwd: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
     commands = "\n".join(re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL))
     key = made.root / "key.pem"
     key.write_bytes(made.signer.key.pem)
     return subprocess.run(
         ["bash", "-c", commands],
-        cwd=made.root,
+        cwd=cwd or made.root,
         env={"PATH": "/usr/local/bin:/usr/bin:/bin", "RUN": run_id, "KEY": str(key), "TMPDIR": str(made.root)} | more,
         capture_output=True,
         text=True,
@@ -41,6 +44,30 @@ def by_hand(made: Signed, run_id: str, **more: str) -> subprocess.CompletedProce
 def test_every_run_is_verified_by_hand(made: Signed, run_id: str) -> None:
     done = by_hand(made, run_id)
     assert done.returncode == 0 and f"verified {run_id}" in done.stdout, done
+
+
+def test_so_is_one_that_was_bound_to_a_release_whatever_its_state_and_contract_are_called(tmp_path: Path) -> None:
+    made, run_id = Signed(tmp_path), "train-20261121-bound1"
+    binding = Binding(name="prod", sha256=digest_bytes(b"prod"), policy=Policy("warn"))
+    looks_alike = {"job": "x", "state": {"a": {}, "state": {}}, 'q"}{,"state":{': "\\"}
+    table = TableRule(columns={"job": "text", "state": ColumnRule(type="text")})
+    check = Check(name="like it", on="t.csv", when="before", table=table)
+    made.run(run_id, bind=lambda _: binding, params=looks_alike, checks=(check,))
+    done = by_hand(made, run_id)
+    assert done.returncode == 0 and f"verified {run_id}" in done.stdout, done
+
+
+@pytest.mark.parametrize("run_id", [RUNS[1], RUNS[3]])
+def test_so_is_a_bundle_on_another_machine(made: Signed, run_id: str, tmp_path: Path) -> None:
+    file, there = tmp_path / "it.replay.tar", tmp_path / "there"
+    pack(made.store, made.workspace.run(run_id), file)
+    there.mkdir()
+    done = by_hand(made, run_id, there, BUNDLE=str(file))
+    assert done.returncode == 0 and f"verified {run_id}" in done.stdout, done
+    again = tmp_path / "again"
+    again.mkdir()
+    file.write_bytes(file.read_bytes().replace(b"said\n", b"sait\n"))
+    assert by_hand(made, run_id, again, BUNDLE=str(file)).returncode != 0
 
 
 @pytest.mark.parametrize(

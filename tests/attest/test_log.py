@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import time
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from runner.attest import merkle
 from runner.attest.checkpoint import Checkpoint, SignedCheckpoint, dump_checkpoint, load_checkpoint, sign_hint
-from runner.errors import TamperedError
+from runner.errors import ReplayWarning, TamperedError
 from runner.store.log import Log
 from runner.store.store import open_store
 from tests.attest.made import Signed, new_signer, reasons
@@ -143,6 +145,25 @@ def test_nothing_is_added_to_a_log_that_was_changed(tmp_path: Path) -> None:
         with pytest.raises(TamperedError):
             log.append(merkle.leaf_hash(b"5"), sign, judge)
         assert (log.folder / "checkpoint").read_bytes() == damaged.get("checkpoint", checkpoint)
+
+
+def test_a_log_that_is_gone_is_told_and_its_hashes_are_not_written_over(tmp_path: Path) -> None:
+    made = Signed(tmp_path)
+    folder, proof = Log(made.store).folder, made.store.runs / "train-20261121-pulled" / "tlog-proof"
+    proof.parent.mkdir()
+    proof.write_bytes(b"c2sp.org/tlog-proof@v1\nindex 0\n\nreplay/another\n1\n")
+    with warnings.catch_warnings(action="error"):
+        for run_id in RUNS[:2]:
+            made.run(run_id)
+    hashes = (folder / "hashes").read_bytes()
+    (folder / "checkpoint").unlink()
+    with pytest.raises(TamperedError, match="not what was written"):
+        made.run(RUNS[2])
+    assert (folder / "hashes").read_bytes() == hashes
+    shutil.rmtree(folder)
+    with pytest.warns(ReplayWarning, match="is gone, and another was begun"):
+        made.run(RUNS[3])
+    assert load_checkpoint((folder / "checkpoint").read_bytes()).checkpoint.size == 1
 
 
 @pytest.fixture(scope="module")

@@ -154,3 +154,17 @@ def test_a_command_may_sign_in_the_place_of_a_key(workspace: Workspace, shell_im
     assert broken.code == 7 and "exited 3" in broken.json["error"]["why"]
     newest = workspace.replay("ls", "--json").json["runs"]
     assert sorted(row["signed"] for row in newest) == [False, True], "recorded, and visibly not signed"
+    (unsigned,) = (row["run_id"] for row in newest if not row["signed"])
+    assert f"{unsigned} is recorded, and not signed" in broken.json["error"]["why"]
+    assert broken.json["error"]["next"].endswith(f", then `replay sign {unsigned}`")
+
+
+def test_a_run_that_its_release_refuses_is_recorded_even_if_nothing_can_sign(signing: Workspace) -> None:
+    run_id = signing.run("t")["run_id"]
+    assert signing.replay("release", "create", "prod", run_id, "--reason", "it is right").code == 0
+    signing.write("in.txt", "other\n")
+    key = str(next((signing.root / "state_specs" / "keys").glob("*.pem")))
+    done = signing.replay("run", "t", "--release", "prod", "--json", REPLAY_SIGN_COMMAND="exit 3", REPLAY_SIGN_KEY=key)
+    assert done.code == 7 and "is recorded, and not signed" in done.json["error"]["why"], done
+    newest = signing.replay("ls", "--json").json["runs"][0]
+    assert newest["run_id"] in done.json["error"]["next"] and not newest["signed"], newest
