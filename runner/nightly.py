@@ -407,10 +407,11 @@ def _without(night: Night, looked: Unlooked) -> tuple[Unlooked, ...]:
     return tuple(one for one in night.not_looked_at if one != looked)
 
 
-def _warn_of(unmatched: Iterable[str], candidates: Iterable[Candidate]) -> None:
+def _warn_of(unmatched: Iterable[str], candidates: Sequence[Candidate]) -> None:
+    no_run = "no run" if all(one.is_read for one in candidates) else "no run that can be read"
     for term in unmatched:
         said = meant(term, candidates)
-        warnings.warn(f"select: no run fits {term}" + (f": {said}" if said else ""), ReplayWarning, stacklevel=3)
+        warnings.warn(f"select: {no_run} fits {term}" + (f": {said}" if said else ""), ReplayWarning, stacklevel=3)
 
 
 def _go(

@@ -56,8 +56,15 @@ def select(
 def idle(
     terms: Sequence[str], candidates: Sequence[Candidate], releases: Releases, now: datetime.datetime
 ) -> list[str]:
-    """The terms that no run fits, but for those that can wait."""
-    return [term for term in terms if not _can_wait(term) and not select([term], candidates, releases, now)]
+    """The terms that no run fits, but for those that can wait. One that cannot be read fits no label that no other run
+    has: that is likelier mistyped."""
+    labels = {label for one in candidates for label in one.labels}
+
+    def fitting(term: str) -> bool:
+        known = labels.issuperset(word.partition(":")[2] for word in term.split() if word.startswith("label:"))
+        return bool(select([term], candidates if known else [one for one in candidates if one.is_read], releases, now))
+
+    return [term for term in terms if not _can_wait(term) and not fitting(term)]
 
 
 def _can_wait(term: str) -> bool:

@@ -25,7 +25,7 @@ def junit(night: Night) -> bytes:
         ("night", night.night),
         ("on", night.on),
         ("variation", variation(night)),
-        ("missing", not_looked_at(night)),
+        ("not-looked-at", not_looked_at(night)),
     )
     _properties(suite, told)
     for run in night.runs:

@@ -193,14 +193,18 @@ def test_runs_that_were_removed_since_the_last_night_are_told(recorded: Recorded
 
 
 def test_a_run_whose_spec_was_edited_is_told_though_no_index_knew_it(recorded: Recorded) -> None:
-    suites(recorded, nightly={"select": ["job:fails", "label:prod"]})
+    suites(recorded, nightly={"select": ["job:fails", "label:prod", "label:pord"]})
     file = recorded.root / "state_specs" / f"{recorded.ids['fails']}.yaml"
     file.write_bytes(file.read_bytes() + b"# edited\n")
     for index in recorded.store.glob("index.sqlite*"):
         index.unlink()
-    found = by_job(night(recorded, code=5))["fails"]
+    tonight = night(recorded, code=5)
+    found = by_job(tonight)["fails"]
     assert (found["verdict"], found["moved"]) == ("tampered", "regressed")
-    assert recorded.replay("nightly").out.startswith("NO WORSE"), "it was told, and is not quiet"
+    assert tonight["unmatched"] == ["label:pord"], "which it fits as well as any"
+    again = recorded.replay("nightly")
+    assert again.out.startswith("NO WORSE"), "it was told, and is not quiet"
+    assert "no run that can be read fits label:pord: did you mean label:prod?" in again.err
 
 
 def test_a_budget_leaves_out_what_it_has_no_time_for_and_that_is_not_quiet(recorded: Recorded) -> None:

@@ -84,6 +84,17 @@ def test_what_was_meant_by_a_term_that_fits_nothing(term: str, said: str) -> Non
     assert meant(term, RUNS) == said
 
 
+def test_a_run_that_cannot_be_read_hides_no_mistyped_label() -> None:
+    """It fits them all, so as to be told of."""
+    damaged = Candidate("train-20261121-e", "train", "", "", is_read=False)
+    known = ["label:prod", "label:eu job:train", "age:<1h", "job:train age:<1h", "all"]
+    mistyped = ["label:pord", "label:eu label:nope", "label:prod job:nope"]
+    assert idle([*known, *mistyped], [*RUNS, damaged], RELEASES, NOW) == mistyped
+    assert meant("label:pord", [*RUNS, damaged]) == "did you mean label:prod?"
+    assert select(["label:pord"], [*RUNS, damaged], RELEASES, NOW) == [damaged]
+    assert idle(["label:prod", "all", "age:<1h"], [damaged], RELEASES, NOW) == ["label:prod"]
+
+
 def test_a_term_may_wait_for_what_is_not_there_yet() -> None:
     assert may_be_empty(["job:t", "label:a last:diverged"]) and not may_be_empty(["@*", "job:last"])
     assert idle(["@*", "release job:score", "last:failed", "job:t", "all"], RUNS, {}, NOW) == ["job:t"]
