@@ -95,9 +95,11 @@ class Workspace(msgspec.Struct, frozen=True):
             warn_if_revoked(self.releases.find(binding.name))
 
     def _released_run(self, name: str) -> Run:
-        """Raises `TamperedError` when the run is not the one that was released; warns of a release that was revoked."""
+        """Raises `TamperedError` when the run is not the one that was released; warns of a release that was revoked, or
+        that is not what a trusted key signed."""
         known = self.releases.find(name)
         warn_if_revoked(known)
+        self._warn_if_doubtful(known)
         run = self.run(known.release.run)
         specs = run.copies("spec.yaml", "yaml")
         if not specs:
@@ -113,6 +115,22 @@ class Workspace(msgspec.Struct, frozen=True):
                 f"restore it (`git checkout -- {run.id}.yaml`), or copy it from another clone",
             )
         return run
+
+    def _warn_if_doubtful(self, known: Known) -> None:
+        """Whoever says `@NAME` means what was accepted. That nobody signed it is told where releases are shown."""
+        if not known.signed:
+            return
+        from runner.attest.rejected import Rejected
+        from runner.attest.releases import ReleaseSeen
+        from runner.keys import keyring
+        from runner.seal import judge_of
+
+        name = known.release.name
+        try:
+            ReleaseSeen(name, self.releases.copies(name)).check_release(judge_of(keyring().trusted()))
+        except Rejected as error:
+            text = f"{RELEASED}{name} does not verify ({error.reason}): `replay verify {RELEASED}{name}` tells more"
+            warnings.warn(text, ReplayWarning, stacklevel=2)
 
 
 def warn_if_revoked(known: Known) -> None:

@@ -47,10 +47,14 @@ def print_error(error: ReplayError, as_json: bool) -> None:
 
 
 def print_warning(others: Callable[..., None]) -> Callable[..., None]:
-    """What shows this tool's warnings on stderr; `others` go on showing those of others."""
+    """What shows this tool's warnings on stderr, each once; `others` go on showing those of others."""
+    told: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
         if issubclass(category, ReplayWarning):
+            if str(message) in told:
+                return
+            told.add(str(message))
             sys.stderr.write(f"warning: {safe(str(message))}\n")
         else:
             others(message, category, *rest, **more)

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from runner.tools.signing import PublicKey
 
 BUNDLE = ".replay.tar"
+_SIGN = "`replay sign`, where it was recorded, signs a run as it is now"
+_NOT_SIGNED = {"unsigned", "no-proof"}
 _NEXT = {
-    "unsigned": "`replay sign` signs a run as it is now",
     "untrusted-key": "`replay keys trust` the key, if its id is what its owner says it is",
     "copies-differ": "`replay fsck` tells which of the two is right",
 }
@@ -76,7 +77,9 @@ def _verification_text(found: Verification, lacking: str) -> str:
     failed = sum(check.result == "fail" for check in found.checks)
     said = "VERIFIED" if found.verified else f"NOT VERIFIED: {failed} check{'s' * (failed != 1)} failed"
     reasons = failed_for(found.checks)
-    hints = [hint for reason, hint in _NEXT.items() if reason in reasons] + ([lacking] if reasons & NOT_HERE else [])
+    unsigned = any((check.name, check.reason) == ("envelope", "unsigned") for check in found.checks)
+    hints = [_SIGN] if unsigned and reasons <= _NOT_SIGNED else []  # nobody should sign what is wrong besides
+    hints += [hint for reason, hint in _NEXT.items() if reason in reasons] + ([lacking] if reasons & NOT_HERE else [])
     return table(rows) + f"{said}  {safe(found.run_id)}\n" + "".join(f"  next: {hint}\n" for hint in hints)
 
 

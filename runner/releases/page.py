@@ -16,7 +16,7 @@ from runner.state.digest import plain
 from runner.state.record import GOOD, Verdict
 from runner.state.release import Acceptance
 from runner.state.spec import Check, OutputRule
-from runner.state.verification import UNTRUSTED, only_lacks
+from runner.state.verification import UNTRUSTED, failed_for, only_lacks
 
 _LONGEST = 2000
 _LONGEST_CELL = 200
@@ -93,8 +93,13 @@ def _signature(found: Audit) -> str:
 def _proof(found: Audit) -> Iterator[str]:
     yield from ("", "## Is it what was signed?", "")
     failed = [check for check in found.checks if check.result == "fail"]
+    reasons = failed_for(found.checks)
     if found.verified:
         yield "Yes: no check failed."
+    elif reasons == {"revoked"}:
+        yield "Yes. **It was revoked since: that is the one check that failed.**"
+    elif reasons == {UNTRUSTED}:
+        yield "**Nobody here says whose key signed it: a key has to be trusted, or named with `replay verify --key`.**"
     elif only_lacks(found.checks):
         yield f"**Not all of it is here: {count(len(failed), 'check')} failed for that alone.**"
     else:

@@ -220,7 +220,8 @@ def copy_out(source: Path, target: Path, mode: int) -> None:
 
 
 def missing(digest: Digest) -> LostError:
-    return LostError(f"blob {digest} is missing from the store", "it was recorded and is no longer there")
+    mend = "`replay fsck --repair` looks for it; in a clone, `replay pull` brings what was pushed"
+    return LostError(f"blob {digest} is missing from the store", "it was recorded, and is not there", mend)
 
 
 def damaged(digest: Digest, path: Path) -> TamperedError:

@@ -19,6 +19,7 @@ from runner.state.strict import dump_release, load_release
 from runner.tools.signing import PublicKey
 from tests.attest.made import Signed
 
+pytestmark = pytest.mark.filterwarnings("ignore::runner.errors.ReplayWarning")
 RUN = "train-20261121-audit1"
 
 
@@ -46,6 +47,20 @@ def test_the_first_sentence_calls_nothing_signed_whose_signature_proves_nothing(
         edited = msgspec.structs.replace(release.accepted, by="Eve")
         file.write_bytes(dump_release(msgspec.structs.replace(release, accepted=edited)))
     assert status(audited(made, made.signer.key)) == "It is current, and **NOT what was signed** (wrong-statement)"
+
+
+def answer(found: Audit) -> str:
+    return page(found).split("## Is it what was signed?\n\n")[1].split("\n")[0]
+
+
+def test_what_was_revoked_is_what_was_signed_and_an_unknown_key_is_no_forgery(made: Signed) -> None:
+    assert answer(audited(made, made.signer.key)) == "Yes: no check failed."
+    assert answer(audited(made)).startswith("**Nobody here says whose key signed it")
+    made.revoke("prod")
+    assert answer(audited(made, made.signer.key)).startswith("Yes. **It was revoked since")
+    for file in made.files(RUN, "record.json"):
+        file.write_bytes(file.read_bytes().replace(b"1.5", b"2.5"))
+    assert answer(audited(made, made.signer.key)).startswith("**No: ")
 
 
 def test_the_page_says_what_a_boundary_asks_for(made: Signed) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from runner.cli.main import run
-from runner.errors import disk_error
+from runner.cli.output import print_warning
+from runner.errors import ReplayWarning, disk_error
 
 
 def test_without_a_command_it_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,3 +92,11 @@ def test_a_store_that_was_named_wrongly_is_not_made(
     monkeypatch.setenv("REPLAY_STORE", str(tmp_path / "typo"))
     assert run(arguments) == 2
     assert not (tmp_path / "typo").exists()
+
+
+def test_a_warning_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    others: list[object] = []
+    show = print_warning(lambda *one: others.append(one))
+    for message, category in (("a", ReplayWarning), ("b", ReplayWarning), ("a", ReplayWarning), ("a", UserWarning)):
+        show(message, category, "file", 1)
+    assert capsys.readouterr().err == "warning: a\nwarning: b\n" and len(others) == 1

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.errors import OutsideError, TamperedError
+from runner.errors import LostError, OutsideError, TamperedError
 from runner.state.digest import Digest
 from runner.store.blobs import Blobs
 from tests.conftest import flip_bit
@@ -94,3 +94,9 @@ def test_a_disk_that_fails_is_told(tmp_path: Path) -> None:
     (tmp_path / "blobs").write_text("a file where the folder belongs")
     with pytest.raises(OutsideError, match="cannot write to"):
         Blobs(tmp_path / "blobs", tmp_path / "tmp").put_bytes(b"x")
+
+
+def test_what_is_not_there_is_said_with_what_brings_it(blobs: Blobs) -> None:
+    with pytest.raises(LostError) as lost:
+        blobs.read(digest_of(b"never put"))
+    assert "fsck" in lost.value.next and "`replay pull`" in lost.value.next

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from runner.errors import TamperedError, UsageError
+from runner.errors import ReplayWarning, TamperedError, UsageError
 from runner.fsck.check import check
+from runner.keys import Keyring
+from runner.state.digest import digest_bytes
+from runner.state.strict import dump_release, load_release
 from runner.store.releases import is_release_name
 from tests.attest.made import Signed
 
@@ -83,6 +88,23 @@ def test_a_run_that_is_not_the_released_one_any_more_is_refused(made: Signed) ->
         file.unlink()
     with pytest.raises(UsageError, match="is not here"):
         made.workspace.find_run("@prod")
+
+
+def test_a_name_that_was_made_to_stand_for_another_run_is_warned_of(
+    made: Signed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPLAY_KEYS", str(tmp_path / "keys"))
+    with pytest.warns(ReplayWarning, match="@prod does not verify .untrusted-key"):
+        made.workspace.find_run("@prod")
+    Keyring(tmp_path / "keys").trust(made.signer.key)
+    with warnings.catch_warnings(action="error"):
+        assert made.workspace.find_run("@prod").id == RUN
+    for file in made.release_files("prod", "release.yaml"):
+        release = load_release(file.read_bytes(), "it")
+        other = digest_bytes(made.read(OTHER, "yaml"))
+        file.write_bytes(dump_release(msgspec.structs.replace(release, run=OTHER, spec_sha256=other)))
+    with pytest.warns(ReplayWarning, match="@prod does not verify .wrong-statement"):
+        assert made.workspace.find_run("@prod").id == OTHER
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "-x", ".x", "a\n", "a b", "x" * 65, "ä"])
