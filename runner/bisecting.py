@@ -22,7 +22,8 @@ import msgspec
 from runner.bisect import Ask, Found, Outcome, Problem, Tally, ask
 from runner.bisect.model import Items
 from runner.bisect.noise import ALPHA
-from runner.drill import HELD, Drill, drill_of
+from runner.diff import Change
+from runner.drill import HELD, Drill, Releases, drill_of
 from runner.erased import keep_erased
 from runner.errors import InterruptedRunError, UnrebuildableError, UsageError
 from runner.history import past
@@ -33,7 +34,7 @@ from runner.state.digest import digest_value, hex_of
 from runner.state.job import LOCAL, Place
 from runner.state.record import Record
 from runner.state.spec import HostSeen, Wheel
-from runner.store.bisects import BisectFolder, Line
+from runner.store.bisects import RECORDED, BisectFolder, Line
 from runner.store.runs import Run
 from runner.suspects import Setup, finished, set_up
 from runner.tools.interrupts import Interrupts
@@ -74,7 +75,7 @@ class Drilled(msgspec.Struct, frozen=True):
 class Result(msgspec.Struct, frozen=True):
     """Where a bisect stands. `found` is absent when it was cut off, or when an end does not reproduce, which
     `unreproduced` says. `asked` is what comes next, of the search or of a drill; `steady` says that the job is taken to
-    be deterministic."""
+    be deterministic. `divisible` are those of independent causes that could be taken apart, each by itself."""
 
     id: str
     setup: Setup
@@ -85,7 +86,9 @@ class Result(msgspec.Struct, frozen=True):
     asked: Ask | None = None
     asked_of: Drill | None = None
     drilled: tuple[Drilled, ...] = ()
+    divisible: tuple[Change, ...] = ()
     unreproduced: str = ""
+    judge: Wanted = Wanted()
     then: HostSeen = HostSeen()
     now: HostSeen = HostSeen()
 
@@ -173,7 +176,9 @@ class Bisect:
     def result(self) -> Result:
         """Where it stands, without running anything."""
         seen = self.seen()
-        made = Result(self.folder.id, self.setup, tuple(self.lines), seen, steady=self.is_steady)
+        made = Result(
+            self.folder.id, self.setup, tuple(self.lines), seen, steady=self.is_steady, judge=self.request.judge
+        )
         if why := self.unreproduced(seen):
             then, now = self.hosts(why)
             return msgspec.structs.replace(made, unreproduced=why, then=then, now=now)
@@ -181,6 +186,7 @@ class Bisect:
         if isinstance(asked, Ask):
             return msgspec.structs.replace(made, asked=asked)
         made = msgspec.structs.replace(made, found=asked)
+        made = msgspec.structs.replace(made, divisible=self.divisible(asked))
         return self.drilled(made, asked) if asked.proven else made
 
     def drilled(self, made: Result, found: Found) -> Result:
@@ -202,12 +208,22 @@ class Bisect:
         for part in found.causes[0].parts:
             for change in self.setup.changes_of(part):
                 if len(part) == 1 and (change.layer, change.name) not in self.drills:
-                    self.drills[change.layer, change.name] = drill_of(
-                        self.workspace, self.setup.between, change, self.releases
-                    )
+                    self.drills[change.layer, change.name] = self.drill(change, self.releases)
         parts = [self.setup.changes_of(part) for part in found.causes[0].parts]
         known = [self.drills.get((change.layer, change.name)) for changes in parts for change in changes]
         return [drill for drill in known if drill]
+
+    def divisible(self, found: Found) -> tuple[Change, ...]:
+        """Beside each other they are not taken apart; no index is asked for what is not."""
+        if len(found.causes) == 1:
+            return ()
+        parts = [part for cause in found.causes for part in cause.parts]
+        changes = [change for part in parts for change in self.setup.changes_of(part) if len(part) == 1]
+        held = (self.drill(change, lambda _wheel, held: (held, False)) for change in changes)
+        return tuple(change for change, drill in zip(changes, held, strict=True) if drill and len(drill.names) > 1)
+
+    def drill(self, change: Change, releases: Releases) -> Drill | None:
+        return drill_of(self.workspace, self.setup.between, change, releases)
 
     def releases(self, wheel: Wheel, held: Sequence[str]) -> tuple[Sequence[str], bool]:
         """Those of an index that has this very wheel: a package of that name elsewhere may be another. Else those that
@@ -274,30 +290,34 @@ class Bisect:
     # --- doing it
 
     def begin(self) -> None:
-        """Judge the recorded runs: they are the first look at the ends, and at what lies between."""
+        """Judge the recorded runs: they are the first look at the ends, and at what lies between. Of what cannot be
+        asked nothing is kept, so that it is no bisect to show or resume, and is refused again when asked again."""
+        looks = [self.looked_back(end) for end in self.ends if not self.has_recorded(end)]
         if self.lines:
             self.stay_with_what_was_found()
         self.employ(self.request.workers)
-        if self.lines:
-            return
-        self.folder.begin()
-        for run, items, wanted in (
-            (self.setup.good, self.ends[0], Outcome.GOOD),
-            (self.setup.bad, self.ends[1], Outcome.BAD),
-        ):
-            spec, record = finished(run)
-            judged = self.judge(run, record)
-            if judged.outcome is not wanted:
-                swap = _MEND if self.request.judge.command is not None else _SWAP
-                raise UsageError(
-                    f"{run.id} was called {wanted}, and the judge finds it {judged.outcome}",
-                    judged.shown,
-                    _OF_BOTH if judged.outcome is Outcome.UNRESOLVED else swap,
-                )
-            self.note(_recorded(run, spec.digest, items, judged))
-        if self.request.history:
+        for line in looks:
+            self.note(line)
+        if looks and self.request.history:
             for one in past(self.workspace, self.setup, self.judge):
                 self.note(_recorded(one.run, one.state, one.items, one.judged, history=True))
+
+    def has_recorded(self, end: Items) -> bool:
+        return any(line.doing == RECORDED and not line.history and frozenset(line.items) == end for line in self.lines)
+
+    def looked_back(self, end: Items) -> Line:
+        """An end as it was recorded. Raises `UsageError` where it is not what it was called."""
+        run, wanted = (self.setup.bad, Outcome.BAD) if end else (self.setup.good, Outcome.GOOD)
+        spec, record = finished(run)
+        judged = self.judge(run, record)
+        if judged.outcome is not wanted:
+            swap = _MEND if self.request.judge.command is not None else _SWAP
+            raise UsageError(
+                f"{run.id} was called {wanted}, and the judge finds it {judged.outcome}",
+                judged.shown,
+                _OF_BOTH if judged.outcome is Outcome.UNRESOLVED else swap,
+            )
+        return _recorded(run, spec.digest, end, judged)
 
     def stay_with_what_was_found(self) -> None:
         """What was found by so many workers is found: with another number of them, other trials would be asked for."""
@@ -440,4 +460,4 @@ class Bisect:
 
 def _recorded(run: Run, state: str, items: Items, judged: Judged, *, history: bool = False) -> Line:
     taken = tuple(sorted(items))
-    return Line(0, taken, run.id, state, judged.outcome, judged.shown, doing="recorded", history=history)
+    return Line(0, taken, run.id, state, judged.outcome, judged.shown, doing=RECORDED, history=history)

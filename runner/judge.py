@@ -145,19 +145,23 @@ def _ended_alike(one: Record, other: Record) -> bool:
 def _ended(run: Run, record: Record) -> str:
     outcome = record.outcome
     how = f"exit {outcome.exit_code}" if outcome.ending == "exited" else outcome.ending
-    words = _last_words(run) if not record.ok else ""
+    words = _last_line(run) if not record.ok else ""
     return _cut(f"{how}: {words}" if words else how)
 
 
 def _last_words(run: Run) -> str:
     """The kind of error that a job ended with: its last line on stderr, up to the first colon."""
+    return _last_line(run).partition(":")[0].strip()
+
+
+def _last_line(run: Run) -> str:
     try:
         with (run.folder / "stderr").open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _MOST_READ))
             lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     except OSError:
         return ""
-    return lines[-1].partition(":")[0].strip() if lines else ""
+    return lines[-1].strip() if lines else ""
 
 
 # --- what to show of outputs --------------------------------------------------------------------------------
@@ -275,7 +279,8 @@ class _ByMetric:
         if value is None:
             alike = not record.ok and _ended_alike(record, self._ends.bad_record)
             alike = alike and _last_words(run) == _last_words(self._ends.bad)
-            return Judged(Outcome.BAD if alike else Outcome.UNRESOLVED, f"{self._path} has no number {self._key}")
+            shown = f"{self._path} has no number {self._key}" if record.ok else _ended(run, record)
+            return Judged(Outcome.BAD if alike else Outcome.UNRESOLVED, shown)
         good = self._compare(value, self._threshold)
         return Judged(Outcome.GOOD if good else Outcome.BAD, _cut(f"{self._path} {self._key} {found}"))
 
@@ -297,6 +302,8 @@ class _ByCommand:
         self._command = command
         self._ends = ends
         self._run_program = run_program
+        sides = ({one.path: one for one in record.outputs} for record in (ends.good_record, ends.bad_record))
+        self._teller = _teller(ends.store, *sides)
 
     def __call__(self, run: Run, record: Record) -> Judged:
         import tempfile
@@ -317,7 +324,8 @@ class _ByCommand:
             raise UsageError(
                 f"the judge stopped the bisect with exit status {code}",
                 f"{self._command} looked at {run.id}{hint}",
-                "0 is good, 1 to 124 bad, 125 cannot be told; mend it, then `replay bisect resume`",
+                "0 is good, 1 to 124 bad, 125 cannot be told; mend it and ask again: what was tried is used",
             )
         outcome = Outcome.GOOD if code == 0 else Outcome.UNRESOLVED if code == _PROGRAM_SKIPS else Outcome.BAD
-        return Judged(outcome, f"judge said {code}")
+        value = self._teller({one.path: one for one in record.outputs}) if record.ok else _ended(run, record)
+        return Judged(outcome, f"judge said {code}" + (f"; {value}" if value else ""))

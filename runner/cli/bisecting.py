@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shlex
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import typer
 
 from runner import supply
-from runner.bisect import Cause, Outcome
+from runner.bisect import Cause, Outcome, Tally
 from runner.bisect.model import Items
 from runner.bisecting import LOOKS, Bisect, Drilled, Request, Result
-from runner.cli.output import Progress, print_json, safe, table
+from runner.cli.output import Progress, print_json, safe_line, table
 from runner.cli.running import replay as replay_run
 from runner.cli.running import session
 from runner.diff import Change
@@ -22,11 +24,11 @@ from runner.drill import Drill
 from runner.errors import Exit, UsageError
 from runner.judge import Wanted
 from runner.layers.access import limits
-from runner.shown import few
+from runner.shown import ELLIPSIS, few
 from runner.state.bisected import Bisected, BisectLog, HostChange, Inside, Moved, Proof, Suspected, Tried
 from runner.state.decode import convert
 from runner.state.job import LOCAL, JobLimits
-from runner.store.bisects import BisectFolder, Line, find_bisect
+from runner.store.bisects import RECORDED, BisectFolder, Line, find_bisect
 from runner.suspects import finished
 from runner.tools.judge_program import files_of, run_judge
 from runner.trials import Elsewhere
@@ -34,6 +36,13 @@ from runner.trust import Consent, admit
 from runner.workspace import Workspace, open_workspace
 
 _SHOWN = 8
+_LONGEST = 100
+_ASK_OF_ONE = (
+    "next:   what is neither good's nor bad's counts as bad; --output, --metric or --judge asks about one thing\n"
+)
+_MOVES = (
+    "next:   judge by what should not move, with --output, --metric or --judge; or let the job's `outputs` ignore it\n"
+)
 _ANEW = "the changes are divided otherwise than when it was asked"
 
 
@@ -75,6 +84,10 @@ def bisect(
         )
     if len(words) != 2:
         raise UsageError("which two runs?", f"given: {' '.join(words)}", "`replay bisect GOOD BAD`; see --help")
+    if "." in words:
+        raise UsageError(
+            "a bisect is between two recorded runs", "`.` is none", "`replay run` records what is here now"
+        )
     return _go(_supplied(workspace, _request(words, asked), quiet), asked, consent, quiet, as_json)
 
 
@@ -217,10 +230,10 @@ def _log(made: Bisect, as_json: bool) -> int:
         (
             f"{number:>3}",
             f"round {line.round}",
-            _line_taken(result, line),
+            safe_line(_line_taken(result, line)),
             line.outcome,
             line.run_id or "—",
-            safe(line.shown) + (f" ({line.note})" if line.note else "") + f"  [{line.doing}]",
+            safe_line(line.shown) + (f" ({line.note})" if line.note else "") + f"  [{line.doing}]",
         )
         for number, line in enumerate(result.lines, 1)
     ]
@@ -259,8 +272,8 @@ def _teller(say: Callable[[str], None], known: int) -> Callable[[Result], None]:
     def tell(result: Result) -> None:
         nonlocal told
         for line in result.lines[told:]:
-            if line.doing != "recorded":
-                say(f"{_line_taken(result, line)}: {line.outcome}  {line.shown}{_progress(result)}")
+            if line.doing != RECORDED:
+                say(safe_line(f"{_line_taken(result, line)}: {line.outcome}  {line.shown}{_progress(result)}"))
         told = len(result.lines)
 
     return tell
@@ -277,7 +290,7 @@ def _progress(result: Result) -> str:
 
 
 def _looks_left(result: Result) -> int:
-    return sum(max(0, LOOKS - result.seen[end].runs) for end in (frozenset[int](), result.everything))
+    return sum(max(0, LOOKS - result.seen.get(end, Tally()).runs) for end in (frozenset[int](), result.everything))
 
 
 def _to_come(result: Result) -> int:
@@ -328,7 +341,7 @@ def _print(result: Result, as_json: bool) -> int:
     if as_json:
         print_json(_json(result))
     else:
-        typer.echo(_text(result), nl=False)
+        typer.echo(text_of(result), nl=False)
     return Exit.OK if result.found and result.found.proven else Exit.DIFFERENT
 
 
@@ -380,7 +393,8 @@ def _plain(result: Result, items: Items) -> tuple[Moved, ...]:
     return tuple(Moved(one.layer, one.name, one.a, one.b) for one in result.setup.changes_of(items))
 
 
-def _text(result: Result) -> str:
+def text_of(result: Result) -> str:
+    """What a person reads of where a bisect stands."""
     text = _left_out_checks(result) + _history(result)
     if result.unreproduced:
         return text + _unreproduced(result)
@@ -390,12 +404,25 @@ def _text(result: Result) -> str:
     text += "".join(_cause_text(result, cause, number, len(causes)) for number, cause in enumerate(causes, 1))
     text += "".join(map(_drill_text, result.drilled))
     text += _counts(result)
-    again = next((line.run_id for line in _runs_of(result, causes[0].sufficient)), "")
-    return text + (f"again:  replay bisect replay {again}\n" if again else "")
+    again = _run_of(result, causes[0].sufficient)
+    text += f"again:  replay bisect replay {again}\n" if again else ""
+    text += f"on:     replay bisect resume {result.id}\n" if result.asked else ""
+    return text + (_ASK_OF_ONE if any(map(partial(_is_neither, result), causes)) else "")
+
+
+def _run_of(result: Result, items: Items) -> str:
+    lines = _runs_of(result, items)
+    return _telling(lines)[0].run_id if lines else ""
+
+
+def _is_neither(result: Result, cause: Cause) -> bool:
+    """The cause alone makes a result that is not the bad run's: maybe not what was asked about."""
+    lines = _runs_of(result, cause.sufficient)
+    return bool(lines) and bool(_telling(lines)[-1].note)
 
 
 def _left_out_checks(result: Result) -> str:
-    names = safe(", ".join(result.setup.checks_left_out))
+    names = safe_line(", ".join(result.setup.checks_left_out))
     return f"checks that the two runs do not declare alike are left out of every trial: {names}\n" if names else ""
 
 
@@ -412,9 +439,9 @@ def _drill_text(one: Drilled) -> str:
         f"({one.trials} trial{'s' * (one.trials != 1)} more{f'; among {one.drill.among}' if one.drill.among else ''})"
     )
     if one.found is None:
-        return f"  in {safe(_name(one.drill.change))}: not found yet {counted}\n"
+        return f"  in {safe_line(_name(one.drill.change))}: not found yet {counted}\n"
     items = [item for cause in one.found.causes for part in cause.parts for item in sorted(part)]
-    names = [safe(one.drill.names[item]) for item in items]
+    names = [safe_line(one.drill.names[item]) for item in items]
     which = "first bad" if one.drill.ordered else "of it"
     return f"  {which}: {few(names, _SHOWN)}  {counted}\n"
 
@@ -434,15 +461,28 @@ def _cause_text(result: Result, cause: Cause, number: int, count: int) -> str:
     shown = [f"{_name(change)} {_sides(change)}" for change in changes[:_SHOWN]]
     more = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
     meet = "must meet, " if len(cause.parts) > 1 else ""
-    text = f"{head}  {safe('  ×  '.join(shown) if meet else ', '.join(shown))}{more}"
+    text = f"{head}  {safe_line('  ×  '.join(shown) if meet else ', '.join(shown))}{more}"
     text += f"  ({meet}{len(changes)} of {total} change{'s' * (total != 1)}{which})\n"
     for part in cause.parts:
         if _is_block(result, part):
-            text += f"  cannot be taken apart: {safe(_names(result.setup.changes_of(part)))}\n"
+            text += f"  cannot be taken apart: {safe_line(_names(result.setup.changes_of(part)))}\n"
     if cause.companions:
-        text += f"  came along, as they must: {safe(_names(result.setup.changes_of(cause.companions)))}\n"
-    rows = [(f"  {safe(one.state)}", _came(result, items), safe(one.shown)) for items, one in _rows(result, cause)]
-    return text + table(rows)
+        text += f"  came along, as they must: {safe_line(_names(result.setup.changes_of(cause.companions)))}\n"
+    rows = [
+        (f"  {safe_line(one.state)}", _came(result, items), safe_line(one.shown)) for items, one in _rows(result, cause)
+    ]
+    return text + table(rows) + (_further(result, cause, changes) if count > 1 else "")
+
+
+def _further(result: Result, cause: Cause, changes: Sequence[Change]) -> str:
+    """Beside other causes none is taken apart: the bad state stays bad without it. By itself it is."""
+    run = _run_of(result, cause.sufficient)
+    if not run or not any(change in result.divisible for change in changes):
+        return ""
+    judge, good = result.judge, result.setup.good.id
+    named = {"--judge": judge.command, "--metric": judge.metric, "--good": judge.good, "--output": judge.output}
+    words = [good, run, *(word for name, value in named.items() if value for word in (name, value))]
+    return f"  to take it apart: replay bisect {safe_line(shlex.join(words))}\n"
 
 
 def _proof(result: Result, cause: Cause) -> list[Proof]:
@@ -461,7 +501,7 @@ def _rows(result: Result, cause: Cause) -> list[tuple[Items, Proof]]:
     rows = []
     for state, items in states:
         if lines := _runs_of(result, items):
-            last = lines[-1]
+            last = _telling(lines)[-1]
             shown = last.shown + (f"  ({last.note})" if last.note else "")
             rows.append((items, Proof(state, last.outcome, last.run_id, len(lines), shown)))  # type: ignore[arg-type]
     return rows
@@ -469,6 +509,14 @@ def _rows(result: Result, cause: Cause) -> list[tuple[Items, Proof]]:
 
 def _runs_of(result: Result, items: Items) -> list[Line]:
     return [line for line in result.lines if not line.drill and not line.history and frozenset(line.items) == items]
+
+
+def _telling(lines: Sequence[Line]) -> list[Line]:
+    """Those that came out as most of them that could be judged did: one that came out otherwise by chance shows what
+    its state is not."""
+    sure = [line for line in lines if line.outcome != Outcome.UNRESOLVED] or list(lines)
+    came = [line.outcome for line in sure]
+    return [line for line in sure if line.outcome == max(came, key=came.count)]
 
 
 def _came(result: Result, items: Items) -> str:
@@ -485,12 +533,16 @@ def _left_out(result: Result, part: Items, without: Items) -> str:
 
 
 def _sides(change: Change) -> str:
-    return " → ".join("—" if side is None else side for side in (change.a, change.b))
+    return " → ".join("—" if side is None else _brief(side) for side in (change.a, change.b))
+
+
+def _brief(side: str) -> str:
+    return side if len(side) <= _LONGEST else side[: _LONGEST - 1] + ELLIPSIS
 
 
 def _counts(result: Result) -> str:
     unresolved = _unresolved(result)
-    ends = [result.seen[end] for end in (frozenset[int](), result.everything)]
+    ends = [result.seen.get(end, Tally()) for end in (frozenset[int](), result.everything)]
     flakes = f"flakes {ends[0].bad}/{ends[0].runs}, {ends[1].good}/{ends[1].runs}"
     trials, rounds = len(result.trials), result.rounds
     text = (
@@ -503,17 +555,19 @@ def _counts(result: Result) -> str:
 
 
 def _inconclusive(result: Result) -> str:
-    text = "INCONCLUSIVE\n"
+    text = "INCONCLUSIVE  it was stopped before it was sure"
+    text += "; how likely each suspect is:\n" if result.asked and result.asked.left else "\n"
     if result.asked:
         shares = sorted(result.asked.left.items(), key=lambda one: -one[1])[:_SHOWN]
         rows = [
-            (f"  {safe(_names(result.setup.changes_of(frozenset({item}))))}", f"{share:.3f}") for item, share in shares
+            (f"  {safe_line(_names(result.setup.changes_of(frozenset({item}))))}", f"{share:.3f}")
+            for item, share in shares
         ]
         text += table(rows)
         more = len(result.asked.left) - len(shares)
         text += f"  and {more} more\n" if more else ""
         for cause in result.asked.causes:
-            text += f"  found, not proven yet: {safe(_names(result.setup.changes_of(_items(cause))))}\n"
+            text += f"  found, not proven yet: {safe_line(_names(result.setup.changes_of(_items(cause))))}\n"
     return text + _counts(result) + f"on:     replay bisect resume {result.id}\n"
 
 
@@ -523,14 +577,16 @@ def _unreproduced(result: Result) -> str:
     lines = [line for line in result.lines if result.is_end(line) and bool(line.items) == (which == "bad")]
     text = f"NOT REPRODUCED  {run.id}\n"
     text += table(
-        [("  recorded" if line.doing == "recorded" else "  rerun", line.outcome, safe(line.shown)) for line in lines]
+        [("  recorded" if line.doing == RECORDED else "  rerun", line.outcome, safe_line(line.shown)) for line in lines]
     )
     text += f"{LOOKS - 1} reruns of its own state did not give what was recorded: the cause lies outside of\n"
     text += "what is recorded, or it is chance. "
-    rows = [(f"  {name}", f"{safe(then)} → {safe(now)}") for name, then, now in _hosts(result)]
-    if not rows:
-        return text + "Nothing that is observed of the machine differs between then and now.\n"
-    return text + "What differs between the machine then and now:\n" + table(rows)
+    rows = [(f"  {name}", f"{safe_line(then)} → {safe_line(now)}") for name, then, now in _hosts(result)]
+    if rows:
+        text += "What differs between the machine then and now:\n" + table(rows)
+    else:
+        text += "Nothing that is observed of the machine differs between then and now.\n"
+    return text + ("" if result.judge.command or result.judge.metric else _MOVES)
 
 
 def _hosts(result: Result) -> list[tuple[str, str, str]]:

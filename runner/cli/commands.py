@@ -195,7 +195,9 @@ def bisect(
     output: Annotated[str | None, typer.Option(help="Judge by this output alone.")] = None,
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, max=64, help="So many trials at once.")] = None,
     on: Annotated[str | None, typer.Option(help="Where: local, or dask://HOST:PORT.")] = None,
-    budget: Annotated[str | None, typer.Option(help="Stop after so many trials, or a time like 30m.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Stop after so many trials, beside the reruns of the two, or a time like 30m.")
+    ] = None,
     releases: Annotated[
         bool, typer.Option("--releases", help="Ask the index for a package's releases, and name the first bad one.")
     ] = False,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import typer
 
-from runner.cli.output import Harmless, checks_text, diagnosis_text, print_json, safe, table
+from runner.cli.output import Harmless, checks_text, diagnosis_text, print_json, safe, safe_line, table
 from runner.errors import Exit, RefusedError, UsageError, disk_error
 from runner.logs import STAGE, STDERR, STDOUT, read_log
 from runner.shown import few
@@ -307,7 +307,9 @@ def _diff_text(found: Diff) -> str:
         text += "declared otherwise, no part of the state:\n" + table([_change(change) for change in found.contract])
     if found.outputs:
         text += "and yet the outputs differ:\n" if found.equal else "outputs that differ:\n"
-        text += table([(f"  {safe(one.name)}", safe(one.detail or f"{one.a} → {one.b}")) for one in found.outputs])
+        text += table(
+            [(f"  {safe_line(one.name)}", safe_line(one.detail or f"{one.a} → {one.b}")) for one in found.outputs]
+        )
     return text
 
 
@@ -327,9 +329,9 @@ def _statistic(moved: Moved) -> str:
 
 
 def _change(change: Change) -> tuple[str, ...]:
-    sides = [safe("—" if side is None else side)[:100] for side in (change.a, change.b)]
-    detail = f"  {safe(change.detail)}" if change.detail else ""
-    return (f"  {change.layer}", safe(change.name), f"{sides[0]} → {sides[1]}{detail}")
+    sides = [safe_line("—" if side is None else side)[:100] for side in (change.a, change.b)]
+    detail = f"  {safe_line(change.detail)}" if change.detail else ""
+    return (f"  {change.layer}", safe_line(change.name), f"{sides[0]} → {sides[1]}{detail}")
 
 
 def _ls_row(row: Row) -> tuple[str, ...]:

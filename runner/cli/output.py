@@ -72,6 +72,11 @@ def safe(text: str) -> str:
     return _UNUSUAL.sub(_escaped, text)
 
 
+def safe_line(text: str) -> str:
+    """As `safe`, and on one line: a value with a line end cannot pass for a line of this tool's own."""
+    return safe(text).replace("\n", "\\n")
+
+
 def _escaped(found: re.Match[str]) -> str:
     character = found[0]
     return character if character.isprintable() else character.encode("unicode_escape").decode()
@@ -113,7 +118,7 @@ def checks_text(record: Record) -> str:
 def diagnosis_text(found: Diagnosis) -> str:
     """Kinds, then the evidence, the most telling first, then what follows."""
     text = f"diagnosis: {', '.join(found.kind)}\n" if found.kind else ""
-    text += "".join(f"  {safe(line)}\n" for line in found.evidence)
+    text += "".join(f"  {safe_line(line)}\n" for line in found.evidence)
     return text + "".join(f"  next: {line}\n" for line in found.next)
 
 

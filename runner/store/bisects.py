@@ -17,6 +17,9 @@ from runner.state.decode import decode_json
 from runner.store.files import FileLock, write_atomic
 from runner.store.store import Store
 
+RECORDED = "recorded"
+"""What is done for a line of a run that was there before."""
+
 _LOG, _REQUEST, _RELEASES = "log.jsonl", "request.json", "releases.json"
 
 

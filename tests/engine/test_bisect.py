@@ -147,6 +147,16 @@ def test_another_judge_uses_the_trials_of_the_first(workspace: Workspace, job: C
     assert len(workspace.replay("ls", "--label", "bisect", "-n", "0", "--json").json["runs"]) == ran + 4
 
 
+def test_a_value_of_two_lines_is_no_line_of_its_own(workspace: Workspace, job: Callable[..., Job]) -> None:
+    two = "old\nCAUSE  fake"
+    good, bad = job(MODE).both({"MODE": two}, NEW)
+    assert workspace.replay("bisect", good, bad).out.startswith(
+        "CAUSE  MODE old\\nCAUSE  fake → new  (1 of 7 changes)\n"
+    )
+    told = workspace.replay("diff", good, bad).out.splitlines()
+    assert sum("MODE" in line for line in told) == sum("fake" in line for line in told) == 2, told
+
+
 def test_two_that_must_meet_and_two_independent(workspace: Workspace, job: Callable[..., Job]) -> None:
     meet = job(score('[ "$A$B" = 22 ]'))
     good, bad = meet.both({"A": "1", "B": "1"}, {"A": "2", "B": "2"})
@@ -234,7 +244,14 @@ def test_a_bad_job_that_crashes_and_a_crash_that_is_not_its_own(workspace: Works
     good, bad = made.both(OLD | {"A": "1", "B": "1"}, NEW | {"A": "2", "B": "2"}, code=4)
     found = bisected(workspace, good, bad)
     assert names(found["cause"]) == ["env MODE"] and found["proven"]
-    assert "exit 1: ValueError" in workspace.replay("bisect", "show").out
+    assert "exit 1: ValueError: boom" in workspace.replay("bisect", "show").out
+
+
+def test_a_crash_is_shown_with_what_it_said_by_a_metric_too(workspace: Workspace, job: Callable[..., Job]) -> None:
+    made = job('if [ "$MODE" = new ]; then echo "ValueError: boom" >&2; exit 1; fi; echo "{\\"n\\": 1}" >m.json')
+    good, bad = made.both(OLD, NEW, code=4)
+    found = bisected(workspace, good, bad, "--metric", "m.json:n", "--good", "> 0")
+    assert names(found["cause"]) == ["env MODE"] and found["proof"][1]["shown"] == "exit 1: ValueError: boom"
 
 
 def test_a_judge_of_ones_own(workspace: Workspace, job: Callable[..., Job]) -> None:
@@ -242,7 +259,9 @@ def test_a_judge_of_ones_own(workspace: Workspace, job: Callable[..., Job]) -> N
     found = bisected(workspace, good, bad, "--judge", "echo seen; grep -q 0.9 m.json")
     assert names(found["cause"]) == ["env MODE"] and found["proven"]
     stopped = workspace.replay("bisect", good, bad, "--judge", "exit 126", "--json")
-    assert stopped.code == 2 and "126" in stopped.json["error"]["what"]
+    assert stopped.code == 2 and "126" in stopped.json["error"]["what"] and "ask again" in stopped.json["error"]["next"]
+    assert workspace.replay("bisect", "show", "--json").json == found, "what was stopped so is none to show"
+    assert "good + MODE  bad   judge said 1; m.json score 0.5\n" in workspace.replay("bisect", "show").out
     unknown = workspace.replay("bisect", good, bad, "--judge", "./judge.sh", "--json")
     assert unknown.code == 2 and "whole path" in unknown.json["error"]["why"]
     unread = workspace.replay("bisect", good, bad, "--judge", "grep -qf words.txt m.json", "--json")
@@ -432,10 +451,37 @@ def test_what_cannot_be_asked_is_refused(workspace: Workspace, job: Callable[...
         [good, bad, "--budget", "soon"],
         [good, bad, "--output", "none.txt"],
         ["replay", "99"],
+        [good, "."],
     ]
     for words in refused:
         done = workspace.replay("bisect", *words, "--json")
         assert done.code == 2 and done.json["error"]["what"], (words, done)
+    assert "`replay run` records" in done.json["error"]["next"], "what is here now is no recorded run"
+
+
+def test_what_was_refused_is_refused_again_and_is_no_bisect(workspace: Workspace, job: Callable[..., Job]) -> None:
+    good, bad = job(MODE).both(OLD, NEW)
+    first = bisected(workspace, good, bad)
+    for _ in range(2):
+        done = workspace.replay("bisect", good, bad, "--metric", "m.json:score", "--good", "> 0.1", "--json")
+        assert done.code == 2 and f"{bad} was called bad" in done.json["error"]["what"], done
+    for words in (["show"], ["resume"]):
+        assert workspace.replay("bisect", *words, "--json").json == first
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_killed_while_the_recorded_runs_are_judged_both_are_judged_when_asked_again(
+    workspace: Workspace, job: Callable[..., Job], kept: int
+) -> None:
+    good, bad = job(MODE).both(OLD, NEW)
+    first = bisected(workspace, good, bad)
+    log = workspace.root / ".replay" / "bisects" / first["bisect"] / "log.jsonl"
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:kept]))
+    shown = workspace.replay("bisect", "show", "--json")
+    assert shown.code == 1 and shown.json["trials"] == 0 and not shown.json["proven"], shown
+    assert bisected(workspace, "resume")["cause"] == first["cause"]
+    lines = workspace.replay("bisect", "log", "--json").json["lines"]
+    assert [line["run_id"] for line in lines if line["doing"] == "recorded"] == [good, bad]
 
 
 # --- checks, which are of the contract ------------------------------------------------------------------------
@@ -812,6 +858,7 @@ def test_a_data_folder_is_taken_apart_by_file(workspace: Workspace, shell_image:
     for side in ("old", "new"):
         for number in range(6):
             workspace.write(f"d/a/{number}.csv", f"{side}\n")
+            workspace.write(f"d/a/\x1b[2J{number}.csv", f"{side}\n")
         workspace.dvc("add", "d")
         runs.append(job.record({"SIDE": side}, data=["d"]))
     found = bisected(workspace, *runs)
@@ -819,6 +866,27 @@ def test_a_data_folder_is_taken_apart_by_file(workspace: Workspace, shell_image:
     assert [drill["parts"] for drill in found["drill"]] == [[["a/3.csv"]]]
     trial = workspace.replay("bisect", "log", "--json").json["lines"][-1]["run_id"]
     assert workspace.replay("bisect", "replay", trial).code == 0
+    log = workspace.replay("bisect", "log").out
+    assert "\\x1b[2J" in log and "\x1b" not in log, "a name of a file is not obeyed"
+
+
+def test_independent_causes_are_taken_apart_by_asking_of_each(workspace: Workspace, shell_image: str) -> None:
+    workspace.git("init", "-q")
+    workspace.dvc("init")
+    job = Job(workspace, shell_image, "cat d/2.csv e.csv && echo $MODE", ["stdout"])
+    runs = []
+    for side in ("old", "new"):
+        for number in range(4):
+            workspace.write(f"d/{number}.csv", f"{side}\n")
+        workspace.write("e.csv", side)
+        workspace.dvc("add", "d", "e.csv")
+        runs.append(job.record({"MODE": side}, data=["d", "e.csv"]))
+    found = bisected(workspace, *runs)
+    causes = [found["cause"], *found["independent"]]
+    assert sorted(map(names, causes)) == [["data d"], ["data e.csv"], ["env MODE"]] and "drill" not in found
+    rows = workspace.replay("bisect", "show").out.splitlines()
+    (said,) = (row.partition("replay bisect ")[2].split() for row in rows if "take it apart" in row)
+    assert [drill["parts"] for drill in bisected(workspace, *said)["drill"]] == [[["2.csv"]]]
 
 
 LAYERS = {
