@@ -27,6 +27,7 @@ OFFERED = "keys"
 _PRIVATE = 0o600
 _PUBLIC_BLOCK = b"-----BEGIN PUBLIC KEY-----"
 _NAME = 16
+_LARGEST = 1 << 16
 
 Ask = Callable[[], str]
 AskNew = Callable[[], str | None]
@@ -156,7 +157,8 @@ def read_public_key(file: Path) -> PublicKey:
     from runner.tools import signing
 
     try:
-        data = file.read_bytes()
+        with file.open("rb") as opened:
+            data = opened.read(_LARGEST)  # an offer may be a link to a device that never ends
     except OSError as error:
         raise UsageError(f"cannot read {file}", error.strerror or str(error)) from None
     return signing.load_public_key(data, str(file))

@@ -183,6 +183,14 @@ def test_where_a_command_signs_its_key_is_the_one_that_is_said_to(project: Works
     assert listed(project) == {own: {"trusted", "offered"}, other.id: {"signs"}}
 
 
+def test_an_offer_that_never_ends_is_no_key(project: Workspace) -> None:
+    offers = project.root / "state_specs" / "keys"
+    offers.mkdir(parents=True)
+    (offers / "x.pem").symlink_to("/dev/zero")
+    with pytest.raises(UsageError, match="holds no public key"):
+        offered(offers.parent)
+
+
 def test_without_a_key_nothing_signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REPLAY_SIGN_COMMAND", raising=False)
     assert Keyring(tmp_path).signer(lambda: "") is None

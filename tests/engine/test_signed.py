@@ -166,5 +166,5 @@ def test_a_run_that_its_release_refuses_is_recorded_even_if_nothing_can_sign(sig
     key = str(next((signing.root / "state_specs" / "keys").glob("*.pem")))
     done = signing.replay("run", "t", "--release", "prod", "--json", REPLAY_SIGN_COMMAND="exit 3", REPLAY_SIGN_KEY=key)
     assert done.code == 7 and "is recorded, and not signed" in done.json["error"]["why"], done
-    newest = signing.replay("ls", "--json").json["runs"][0]
-    assert newest["run_id"] in done.json["error"]["next"] and not newest["signed"], newest
+    (unsigned,) = (row for row in signing.replay("ls", "--json").json["runs"] if not row["signed"])
+    assert f"`replay sign {unsigned['run_id']}`" in done.json["error"]["next"], unsigned
