@@ -280,6 +280,8 @@ def _named(night: Night) -> str:
 def _head(night: Night) -> str:
     if any(is_news(night, run) for run in night.runs):
         return "WORSE"
+    if night.runs and all(run.moved == "not-run" for run in night.runs):
+        return "NOTHING RAN"
     is_quiet = night.is_whole and not any(_is_told(night, run) for run in night.runs)
     return "QUIET" if is_quiet else "NO WORSE"
 

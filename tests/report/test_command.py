@@ -7,6 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from runner.errors import Exit
+from runner.state.night import Trouble
 from tests.conftest import Workspace
 from tests.report.kept import keep
 from tests.report.made import FILES, PINS, diverged, night_of, nights, run_of
@@ -55,6 +57,14 @@ def test_a_quiet_night_is_a_line_whatever_else_is_counted(workspace: Workspace) 
     )
     told = [workspace.replay("report", name).out for name in "bcde"]
     assert len(told) == 4 and not any("quiet" in one for one in told), told
+
+
+def test_a_night_in_which_nothing_ran_says_nothing_of_what_got_worse(workspace: Workspace) -> None:
+    trouble = Trouble(Exit.OUTSIDE, "no container engine answers", "connection refused", "start it")
+    stuck = run_of(verdict="not-run", moved="not-run", error=trouble)
+    keep(workspace.root, [night_of(stuck, name="a"), night_of(stuck, run_of("b-20261120-bbbbbb"), name="b")])
+    assert workspace.replay("nights", "a").out.startswith("NOTHING RAN  a: 1 run: 1 not-run")
+    assert workspace.replay("nights", "b").out.startswith("NO WORSE  b: 2 runs: ")
 
 
 def test_older_nights_are_listed_in_json_and_counted_in_text(workspace: Workspace) -> None:
