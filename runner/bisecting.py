@@ -29,6 +29,7 @@ from runner.errors import InterruptedRunError, UnrebuildableError, UsageError
 from runner.history import past
 from runner.judge import Ends, Judge, Judged, RunProgram, Wanted, make_judge
 from runner.run import Session, sweep
+from runner.shown import few
 from runner.state.decode import convert
 from runner.state.digest import digest_value, hex_of
 from runner.state.job import LOCAL, Place
@@ -44,6 +45,7 @@ from runner.workspace import Workspace
 LOOKS = 3
 """How often each end is looked at, the recorded run included, before anything is tried."""
 
+_NAMED = 8
 _SWAP = "swap the two runs, or judge by something in which they differ"
 _OF_BOTH = "judge by something that can be told of both runs"
 _MEND = "swap the two runs, or mend the judge: it runs among the outputs, so it names a file of yours by its whole path"
@@ -70,6 +72,14 @@ class Drilled(msgspec.Struct, frozen=True):
     drill: Drill
     found: Found | None
     trials: int
+
+    @property
+    def named(self) -> str:
+        """Which commits, releases or files it is; empty where that was not found."""
+        causes = self.found.causes if self.found else ()
+        names = [self.drill.names[item] for cause in causes for part in cause.parts for item in sorted(part)]
+        which = "first bad" if self.drill.ordered else "of it"
+        return f"{which}: {few(names, _NAMED)}" if names else ""
 
 
 class Result(msgspec.Struct, frozen=True):

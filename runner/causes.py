@@ -57,7 +57,10 @@ def bisected(connect: Callable[[], Session], run: NightRun, workers: int, second
         return _with_evidence(run, f"no cause was found yet: `replay bisect resume {result.id}` goes on")
     main = result.found.causes[0]
     changes = result.setup.changes_of(frozenset[int]().union(*main.parts))
-    cause = tuple(Moving(one.layer, one.name, one.a or "", one.b or "") for one in changes)
+    inside = {(one.drill.change.layer, one.drill.change.name): one.named for one in result.drilled}
+    cause = tuple(
+        Moving(one.layer, one.name, one.a or "", one.b or "", inside.get((one.layer, one.name), "")) for one in changes
+    )
     return msgspec.structs.replace(run, cause=cause, proven=result.found.proven)
 
 

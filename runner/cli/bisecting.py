@@ -438,12 +438,9 @@ def _drill_text(one: Drilled) -> str:
     counted = (
         f"({one.trials} trial{'s' * (one.trials != 1)} more{f'; among {one.drill.among}' if one.drill.among else ''})"
     )
-    if one.found is None:
+    if not one.named:
         return f"  in {safe_line(_name(one.drill.change))}: not found yet {counted}\n"
-    items = [item for cause in one.found.causes for part in cause.parts for item in sorted(part)]
-    names = [safe_line(one.drill.names[item]) for item in items]
-    which = "first bad" if one.drill.ordered else "of it"
-    return f"  {which}: {few(names, _SHOWN)}  {counted}\n"
+    return f"  {safe_line(one.named)}  {counted}\n"
 
 
 def _drill_json(one: Drilled) -> Inside:

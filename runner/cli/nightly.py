@@ -19,7 +19,7 @@ from runner.errors import Exit, InterruptedRunError, OutsideError, ReplayError, 
 from runner.keys import keyring
 from runner.layers.access import limits
 from runner.nightly import SUITE, Clock, Here, Pins, Request, Workers, call_out, exit_of, is_news, run_night
-from runner.report.words import as_recorded, cause_or_suspects, last_copies, left_out, not_looked_at, variation
+from runner.report.words import as_recorded, cause_or_suspects, last_copies, left_out, moving, not_looked_at, variation
 from runner.run import Session
 from runner.seal import Sealer, open_sealer
 from runner.shown import called, count, few, gone_words, needed_by
@@ -326,4 +326,4 @@ def _pins_text(pins: Sequence[PinTrouble]) -> str:
 
 
 def _changes(changes: Sequence[Moving]) -> str:
-    return safe(few([f"{one.layer} {one.name} {one.a or '—'} → {one.b or '—'}" for one in changes], 3))
+    return safe(few([f"{one.layer} {moving(one)}" for one in changes], 3))

@@ -10,7 +10,7 @@ import datetime
 from collections.abc import Iterable
 from xml.etree import ElementTree
 
-from runner.report.words import cause_or_suspects, is_bad, not_looked_at, variation, visible, why
+from runner.report.words import cause_or_suspects, is_bad, moving, not_looked_at, variation, visible, why
 from runner.shown import count
 from runner.state.night import Night, NightRun
 
@@ -88,7 +88,7 @@ def _lines(run: NightRun) -> Iterable[str]:
     if run.error:
         yield from filter(None, (run.error.what, run.error.why, f"next: {run.error.next}" if run.error.next else ""))
     for cause in run.cause:
-        yield f"{cause_or_suspects(run)}: {cause.layer} {cause.name} {cause.a or 'absent'} → {cause.b or 'absent'}"
+        yield f"{cause_or_suspects(run)}: {cause.layer} {moving(cause)}"
     for output in run.outputs:
         yield f"{output.path}: {output.verdict} {output.detail}".rstrip()
     yield from run.evidence

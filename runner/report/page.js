@@ -161,7 +161,7 @@
     h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col" }, head)))), h("tbody", {}, rows)));
 
   const changes = (title, list) => section(title, grid(title, ["Layer", "What", "Recorded", "Ran"], list.map((one) => h("tr", {},
-    h("td", { class: "layer" }, one.layer), h("th", { scope: "row" }, one.name),
+    h("td", { class: "layer" }, one.layer), h("th", { scope: "row" }, one.name, one.inside ? h("small", {}, ` (${one.inside})`) : ""),
     h("td", { class: "wide" }, one.a || "absent"), h("td", { class: "wide" }, one.b || "absent")))));
 
   const command = (run) => {

@@ -11,7 +11,7 @@ from typing import Any
 
 from runner.shown import count
 from runner.state.job import LATEST
-from runner.state.night import Moved, Night, NightRun, NightVerdict
+from runner.state.night import Moved, Moving, Night, NightRun, NightVerdict
 from runner.state.record import GOOD
 
 GROUPS: dict[Moved, str] = {
@@ -78,7 +78,7 @@ def _why(run: NightRun) -> str:
     if run.error:
         return run.error.what
     if run.cause:
-        named = ", ".join(f"{one.name} {one.a or 'absent'} → {one.b or 'absent'}" for one in run.cause)
+        named = ", ".join(moving(one) for one in run.cause)
         return f"{cause_or_suspects(run)}: {named}"
     if run.verdict in GOOD:
         return "; ".join(run.evidence)
@@ -89,6 +89,11 @@ def _why(run: NightRun) -> str:
         first = f"{differing[0].path}: {differing[0].detail or differing[0].verdict}"
         return first + (f" (and {count(len(differing) - 1, 'output')} more)" if len(differing) > 1 else "")
     return "; ".join(run.evidence)
+
+
+def moving(one: Moving) -> str:
+    """A change in a line, with what of it is the cause where that is known."""
+    return f"{one.name} {one.a or 'absent'} → {one.b or 'absent'}" + (f" ({one.inside})" if one.inside else "")
 
 
 def cause_or_suspects(run: NightRun) -> str:

@@ -37,12 +37,14 @@ class Rate(Value, frozen=True):
 
 
 class Moving(Value, frozen=True):
-    """A change between the recorded state and the one that ran, as `replay diff` names it. Empty: absent there."""
+    """A change between the recorded state and the one that ran, as `replay diff` names it. Empty: absent there.
+    `inside` names what of a cause it is, where that was taken apart: files, or the first bad commit or release."""
 
     layer: str
     name: str
     a: str = ""
     b: str = ""
+    inside: str = ""
 
 
 class Trouble(Value, frozen=True):

@@ -440,6 +440,7 @@ def test_each_kind_of_regression_is_reported_as_what_it_is(packaged: Recorded, i
     pip = {"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": index.url, "PIP_FIND_LINKS": "", "PIP_RETRIES": "0"}
     shell = {"image": shell_image, "python": None, "outputs": ["stdout"]}
     packaged.write("src.txt", "code\n")
+    packaged.write("beside.txt", "code\n")
     packaged.write("lost.bin", "weights\n")
     packaged.write(".gitignore", ".replay\nd.csv\ne.csv\nlost.bin\n")
     packaged.write("e.csv", "a,b\n3,4\n")
@@ -461,6 +462,7 @@ def test_each_kind_of_regression_is_reported_as_what_it_is(packaged: Recorded, i
     head, upgrade = own | {"against": "."}, own | {"set": ["dependencies=latest"]}
     suites(packaged, nightly={"patience": 1}, head=head, upgrade=upgrade)
     packaged.write("src.txt", "another code\n")
+    packaged.write("beside.txt", "another code\n")
     lost = packaged.blob(packaged.spec("lost")["state"]["model"]["lost.bin"])
     lost.unlink()
     (packaged.root / "lost.bin").unlink()
@@ -481,7 +483,8 @@ def test_each_kind_of_regression_is_reported_as_what_it_is(packaged: Recorded, i
     assert "lost.bin" in plain["lost"]["error"]["what"]
 
     headed = by_job(night(packaged, "head", code=1))
-    assert [(one["layer"], headed["code"]["proven"]) for one in headed["code"]["cause"]] == [("code", True)]
+    (cause,) = headed["code"]["cause"]
+    assert (cause["layer"], headed["code"]["proven"], cause["inside"]) == ("code", True, "of it: src.txt")
     assert headed["same"]["moved"] == headed["py"]["moved"] == "new"
 
     upgraded = by_job(night(packaged, "upgrade", code=1, **pip))

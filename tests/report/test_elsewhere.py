@@ -12,7 +12,7 @@ from runner.cli.nightly import text_of
 from runner.report.github import MOST_ANNOTATIONS, MOST_ROWS, summary, workflow_commands
 from runner.report.junit import junit
 from runner.report.words import why
-from runner.state.night import Night, PinTrouble
+from runner.state.night import Moving, Night, PinTrouble
 from runner.store.nights import rows_of
 from tests.conftest import Workspace
 from tests.report.kept import keep
@@ -83,6 +83,13 @@ def test_what_is_not_proven_is_no_cause(proven: bool) -> None:
         assert ("cause:" in text, "suspects:" in text) == (proven, not proven)
     (row,) = rows_of(night)
     assert row.cause == ("dependencies scikit-learn" if proven else "")
+
+
+def test_what_of_the_code_is_the_cause_is_said_everywhere() -> None:
+    cause = Moving("code", "files", "sha256:628b", "sha256:f6ef", "of it: churn.py")
+    night = night_of(diverged("train-20261120-aaaaaa", cause=(cause,), proven=True))
+    for text in (why(night.runs[0]), junit(night).decode(), text_of(night), workflow_commands(night)):
+        assert "files sha256:628b → sha256:f6ef (of it: churn.py)" in text.replace("%3A", ":")
 
 
 def test_what_a_night_had_no_time_for_is_said_everywhere() -> None:

@@ -33,7 +33,7 @@ HOSTILE = [
 
 def hostile_night(words: str) -> Night:
     """Every text that a stranger has a say in is the same."""
-    moving = (Moving(words, words, words, words),)
+    moving = (Moving(words, words, words, words, words),)
     run = NightRun(
         run_id=words,
         job=words,
