@@ -7,7 +7,7 @@ import datetime
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import msgspec
 import typer
@@ -234,9 +234,16 @@ def _adhoc_job(adhoc: AdHoc, words: Sequence[str]) -> Job:
     }
     try:
         convert(adhoc.name, JobName)
+    except msgspec.ValidationError as error:
+        expected = get_args(JobName)[1].description
+        raise UsageError(f"--name: {adhoc.name!r} names no job", next=f"give {expected}") from error
+    try:
         return convert(described, Job)
     except msgspec.ValidationError as error:
-        raise UsageError("the job given on the command line cannot be", str(error)) from error
+        why = str(error)
+        raise UsageError(
+            "the job given on the command line cannot be", why, "`replay run --help` tells more"
+        ) from error
 
 
 def _recorded(spec: StateSpec, record: Record) -> str:

@@ -368,7 +368,7 @@ def restore(
         raise UnrebuildableError(
             f"the wheel {lost[0].wheel} cannot be had again" + (f", and {len(lost) - 1} more" if len(lost) > 1 else ""),
             f"the store has no blob {lost[0].sha256}; a replay asks no index",
-            "bring the store's copy back, or record a new run with `replay run --relock`",
+            "`replay fsck --repair` gets back what an index still has; or record a new run with `replay run --relock`",
         )
 
     def compile_trees(trees: Sequence[Path]) -> None:

@@ -161,7 +161,11 @@ def _named(heads: list[NightHead], part: str) -> str:
     ]
     if len(found) != 1:
         why = f"{len(found)} begin so: {', '.join(found[:3])}" if found else f"there are {len(heads)} here"
-        raise UsageError(f"{part!r} names no night" if not found else f"{part!r} names several nights", why)
+        raise UsageError(
+            f"{part!r} names no night" if not found else f"{part!r} names several nights",
+            why,
+            "`replay nights` lists them",
+        )
     return found[0]
 
 

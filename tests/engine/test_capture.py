@@ -477,6 +477,11 @@ def test_a_command_line_that_cannot_be(workspace: Workspace, arguments: list[str
     assert [path.name for path in workspace.root.parent.iterdir()] == ["work"]
 
 
+def test_a_name_that_is_none_is_told_in_words(workspace: Workspace) -> None:
+    error = error_of(workspace.replay("run", "--json", "--image", "x", "--name", "<b>", "--", "true"))
+    assert error["what"] == "--name: '<b>' names no job" and "at most 64 letters" in error["next"]
+
+
 # --- bad input -----------------------------------------------------------------------------------------------
 
 

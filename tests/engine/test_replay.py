@@ -395,6 +395,14 @@ def test_lost_code_and_models_are_named(recorded: Recorded) -> None:
     assert recorded.replay("ls", "--status", "interrupted", "--json").json["runs"] == []
 
 
+def test_a_lost_wheel_is_said_to_be_mended_by_what_mends_it(packaged: Recorded) -> None:
+    (wheel, *_) = packaged.spec("py")["state"]["dependencies"]["locked"]
+    packaged.forget_caches()
+    packaged.blob(wheel["sha256"]).unlink()
+    error = packaged.error("replay", packaged.ids["py"], code=3)
+    assert wheel["wheel"] in error["what"] and "`replay fsck --repair`" in error["next"], error
+
+
 def test_a_lost_image_names_the_places_tried(recorded: Recorded, own_image: OwnImage) -> None:
     recorded.jobs(own={"command": "cat /own", "image": own_image.tag, "python": None, "outputs": ["stdout"]})
     run_id = recorded.run("own")["run_id"]
