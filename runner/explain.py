@@ -11,20 +11,17 @@ from functools import partial
 
 import msgspec
 
-from runner.compare import compare_outputs
 from runner.diagnose import Diagnosis, MetricFinding, diagnose
 from runner.diff import LAYERS, STAGES, Change, Diff, Side, diff
 from runner.errors import ReplayError
 from runner.functions import function_changes
 from runner.layers import code
-from runner.metrics import metric_findings
 from runner.moved import Moved, TablesOf, examine, kept_tables, live_tables
-from runner.present import NAME, look
 from runner.state.digest import Digest
 from runner.state.paths import is_marked
 from runner.state.record import Output, Verdict
 from runner.state.spec import StateSpec
-from runner.workspace import Workspace
+from runner.workspace import PRESENT, Workspace
 
 _MOST_READ = 100
 _LARGEST_COMPARED = 64 << 20
@@ -53,15 +50,15 @@ def explain(workspace: Workspace, a: str, b: str) -> Explained:
 
     Raises `UsageError` when one cannot be found, and `TamperedError` when one is not what was recorded.
     """
-    if NAME in (a, b):
-        then = _recorded(workspace, b if a == NAME else a)
+    if PRESENT in (a, b):
+        then = _recorded(workspace, b if a == PRESENT else a)
         now = _present(workspace, then.side.spec)
-        before, after = (now, then) if a == NAME else (then, now)
+        before, after = (now, then) if a == PRESENT else (then, now)
     else:
         before, after = _recorded(workspace, a), _recorded(workspace, b)
     found = diff(before.side, after.side)
     moved = examine(found.changes, before.tables, after.tables)
-    metrics = tuple(metric_findings(workspace.store, before.side, after.side))
+    metrics = _metrics(workspace, before.side, after.side)
     told = tuple(_with_functions(found.changes, before.read, after.read))
     preprocessing = _preprocessing(found, before.side.spec, after.side.spec)
     diagnosis = diagnose(msgspec.structs.replace(found, changes=told), moved.findings, metrics, preprocessing)
@@ -76,13 +73,25 @@ def _compared(workspace: Workspace, change: Change, before: _Looked, after: _Loo
     one, other = before.outputs.get(change.name), after.outputs.get(change.name)
     if not one or not other or max(one.size, other.size) > _LARGEST_COMPARED:
         return change
-    rules = before.side.spec.contract.outputs
+    blobs, rules = workspace.store.blobs, before.side.spec.contract.outputs
+    if not all(blobs.has(Digest(output.sha256)) for output in (one, other)):
+        return change
+    from runner.compare import compare_outputs
+
     try:
-        (found,) = compare_outputs({one.path: one}, {other.path: other}, rules, workspace.store.blobs.verified)
+        (found,) = compare_outputs({one.path: one}, {other.path: other}, rules, blobs.verified)
     except ReplayError:
         return change
     words = f"{found.verdict}: " if found.verdict is Verdict.EQUIVALENT else ""
     return msgspec.structs.replace(change, detail=words + found.detail)
+
+
+def _metrics(workspace: Workspace, before: Side, after: Side) -> tuple[MetricFinding, ...]:
+    if not after.spec.contract.metrics:
+        return ()
+    from runner.metrics import metric_findings
+
+    return tuple(metric_findings(workspace.store, before, after))
 
 
 def _preprocessing(found: Diff, *specs: StateSpec) -> list[str]:
@@ -111,6 +120,8 @@ def _recorded(workspace: Workspace, part: str) -> _Looked:
 
 
 def _present(workspace: Workspace, then: StateSpec) -> _Looked:
+    from runner.present import look
+
     now = look(workspace, then)
 
     def read(path: str) -> bytes | None:

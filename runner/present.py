@@ -35,9 +35,7 @@ from runner.state.spec import (
 from runner.tools import git
 from runner.tools.containers import Engine, EngineImage, connect_if_any
 from runner.tools.probe import probed_before
-from runner.workspace import Workspace
-
-NAME = "."
+from runner.workspace import PRESENT, Workspace
 
 
 class Present(msgspec.Struct, frozen=True):
@@ -83,7 +81,7 @@ def look(workspace: Workspace, then: StateSpec, *, held: bool = False) -> Presen
         access=_access(workspace, job),
         host=host.observe(engine.version()) if engine else then.observed.host,
     )
-    run = RunInfo(id=NAME, job=then.run.job, created="", tool=ToolInfo(version=__version__))
+    run = RunInfo(id=PRESENT, job=then.run.job, created="", tool=ToolInfo(version=__version__))
     contract = contract_of(workspace, then.run.job, job, outputs, stages, keep=False)
     spec = StateSpec(run=run, state=state, observed=observed, contract=contract, digest=state_digest(state))
     return Present(spec, files, unknown)

@@ -21,6 +21,8 @@ from runner.store.store import STORE_NAME, Store, find_store, open_damaged, open
 WORKFILE = "replay.yaml"
 RELEASED = "@"
 """What a release's name begins with where a run-id could stand."""
+PRESENT = "."
+"""What is here now, where a run-id could stand."""
 
 
 class Workspace(msgspec.Struct, frozen=True):

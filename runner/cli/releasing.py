@@ -29,7 +29,7 @@ from runner.state.spec import Binding, Check, Deviation, Layer, OnDeviation, Pol
 from runner.state.verification import UNTRUSTED, only_lacks
 from runner.store.files import write_atomic
 from runner.store.releases import Known
-from runner.workspace import RELEASED, Workspace, open_workspace
+from runner.workspace import PRESENT, RELEASED, Workspace, open_workspace
 
 if TYPE_CHECKING:
     from runner.releases.make import Written
@@ -139,7 +139,6 @@ def diff(a: str, b: str, store: Path | None, as_json: bool) -> int:
 
 
 def check(name: str, part: str, store: Path | None, as_json: bool) -> int:
-    from runner.present import NAME
     from runner.releases.bind import refuse_unbelieved
     from runner.releases.check import check_present, check_run
     from runner.tools.containers import connect_if_any
@@ -147,7 +146,7 @@ def check(name: str, part: str, store: Path | None, as_json: bool) -> int:
     workspace = open_workspace(Path.cwd(), store)
     known = workspace.releases.find(name.removeprefix(RELEASED))
     refuse_unbelieved(workspace, known, _judge())
-    found = check_present(workspace, known, connect_if_any()) if part == NAME else check_run(workspace, known, part)
+    found = check_present(workspace, known, connect_if_any()) if part == PRESENT else check_run(workspace, known, part)
     if as_json:
         print_json(found)
     else:

@@ -9,7 +9,7 @@ from runner.compare import compare_outputs
 from runner.diff import source_words
 from runner.errors import UsageError
 from runner.layers import access, data
-from runner.present import NAME, look
+from runner.present import look
 from runner.rebuild import AtHand, DataPlace
 from runner.rebuild import look as look_for_pins
 from runner.releases.bind import Recorded, by_path, deviations, is_allowed, some_of_each
@@ -19,7 +19,7 @@ from runner.state.release import Pin, ReleaseCheck
 from runner.state.spec import StateSpec
 from runner.store.releases import Known
 from runner.tools.containers import Engine
-from runner.workspace import RELEASED, Workspace
+from runner.workspace import PRESENT, RELEASED, Workspace
 
 _LOCAL_IMAGE = ("engine", "archive")
 
@@ -35,7 +35,7 @@ def check_present(workspace: Workspace, known: Known, engine: Engine | None) -> 
         name=known.release.name,
         sha256=known.sha256,
         status=known.status,
-        against=NAME,
+        against=PRESENT,
         equal=not found and not present.unknown and not unreadable,
         allowed=is_allowed(known.release.policy, found),
         deviations=listed,
