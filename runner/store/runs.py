@@ -377,7 +377,7 @@ def run_ids(store: Store | None, specs: Path | None) -> list[str]:
     names = os.listdir(store.runs) if store else []
     if specs and specs.is_dir():
         names += [name.removesuffix(".yaml") for name in os.listdir(specs) if name.endswith(".yaml")]
-    return sorted({name for name in names if is_run_id(name)})
+    return sorted(filter(_RUN_ID.fullmatch, set(names)))
 
 
 def resolve_run_id(part: str, known: list[str], recorded: Callable[[list[str]], list[str]] = lambda fits: fits) -> str:
