@@ -80,6 +80,7 @@ def test_a_statement_about_another_is_refused(made: Signed) -> None:
         made.workspace.releases.find("prod")
 
 
+@pytest.mark.filterwarnings("ignore:@prod does not verify")
 def test_a_run_that_is_not_the_released_one_any_more_is_refused(made: Signed) -> None:
     made.write(RUN, "yaml", made.read(RUN, "yaml") + b"\n")
     with pytest.raises(TamperedError, match="not the one that was released"):
