@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from runner.errors import disk_error
-from runner.layers.access import telling
 
 STAGE, STDOUT, STDERR = 0, 1, 2
 _FILES = {STDOUT: "stdout", STDERR: "stderr"}
@@ -33,6 +32,8 @@ class Masker:
     """
 
     def __init__(self, values: Collection[bytes]) -> None:
+        from runner.layers.access import telling  # who only reads a log needs nothing of it
+
         self._values = telling(values)
         self._held = b""
         self._covered = 0  # bytes of `_held` that belong to a value whose mask is out already
