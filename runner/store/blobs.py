@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -132,8 +133,6 @@ class Blobs:
         safe at the same time about as fast as one, and hashing leaves the interpreter free."""
         if len(sources) < 2:
             return [_tried(self.adopt, source) for source in sources]
-        from concurrent.futures import ThreadPoolExecutor
-
         with ThreadPoolExecutor(_THREADS) as pool:
             kept = list(pool.map(lambda source: _tried(self._adopt, source), sources))
         for folder in {self.path(one[0]).parent for one in kept if not isinstance(one, OSError)}:
