@@ -74,10 +74,15 @@ class Drilled(msgspec.Struct, frozen=True):
     trials: int
 
     @property
-    def named(self) -> str:
-        """Which commits, releases or files it is; empty where that was not found."""
+    def parts(self) -> tuple[tuple[str, ...], ...]:
+        """The commits, releases or files of each cause found in it."""
         causes = self.found.causes if self.found else ()
-        names = [self.drill.names[item] for cause in causes for part in cause.parts for item in sorted(part)]
+        return tuple(tuple(self.drill.names[one] for part in cause.parts for one in sorted(part)) for cause in causes)
+
+    @property
+    def named(self) -> str:
+        """All of these in a line; empty where none was found."""
+        names = [name for names in self.parts for name in names]
         which = "first bad" if self.drill.ordered else "of it"
         return f"{which}: {few(names, _NAMED)}" if names else ""
 

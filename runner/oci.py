@@ -10,7 +10,6 @@ archive anywhere. Secrets are never in it: they are given with `-e NAME`.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import secrets
@@ -21,14 +20,14 @@ from pathlib import Path
 
 import msgspec
 
-from runner.errors import UsageError, disk_error
+from runner.errors import UsageError
 from runner.execute import ENVIRONMENT, HOME, HOSTNAME, USER, WORKSPACE, environment
 from runner.layers import image
 from runner.rebuild import Rebuilt
 from runner.run import Session
 from runner.state.digest import Digest, digest_bytes, digest_of_hex, hex_of
 from runner.state.spec import State, StateSpec
-from runner.store.files import remove_tree
+from runner.store.files import appearing, remove_tree
 from runner.store.runs import Run
 from runner.supply import rebuild_supplied
 from runner.tools import tar_streams
@@ -236,19 +235,10 @@ def _write(spec: StateSpec, layers: Sequence[Layer], target: Path) -> Exported:
 
 
 def _write_tar(members: dict[str, bytes | Layer], target: Path) -> int:
-    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            for chunk in tar_streams.chunks(_item(name, members[name]) for name in sorted(members)):
-                file.write(chunk)
-            size = file.tell()
-        temporary.replace(target)
-    except OSError as error:
-        raise disk_error(error, f"write {target}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    return size
+    with appearing(target) as file:
+        for chunk in tar_streams.chunks(_item(name, members[name]) for name in sorted(members)):
+            file.write(chunk)
+        return file.tell()
 
 
 def _item(name: str, content: bytes | Layer) -> Item:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import secrets
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -28,13 +27,14 @@ from runner.attest.releases import ReleaseSeen
 from runner.attest.statement import stated_digests
 from runner.attest.verify import BlobState
 from runner.erased import erased_of
-from runner.errors import ReplayError, UsageError, disk_error
+from runner.errors import ReplayError, UsageError
 from runner.layers import code
 from runner.state.digest import Digest, digest_of_hex, hex_of
 from runner.state.record import Record
 from runner.state.spec import StateSpec
 from runner.state.strict import load_record, load_spec
 from runner.store import tombstones
+from runner.store.files import appearing
 from runner.store.releases import FILES, Copies
 from runner.store.runs import ATTESTED, SIGNED, Run
 from runner.store.store import Store
@@ -73,18 +73,10 @@ def pack(store: Store, run: Run, target: Path, releases: Mapping[str, Copies] = 
         f"releases/{name}/{file}": found[0] for name, copies in releases.items() for file, found in copies.items()
     }
     members = dict(sorted({**dict(_members(store, run, spec, record)), **of_releases}.items()))
-    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
-    try:
-        with temporary.open("xb") as out:
-            for name, source in members.items():
-                _write(out, name, source)
-            out.write(_END)
-        temporary.replace(target)
-    except OSError as error:
-        raise disk_error(error, f"write {target}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with appearing(target) as out:
+        for name, source in members.items():
+            _write(out, name, source)
+        out.write(_END)
     return len(members)
 
 

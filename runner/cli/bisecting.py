@@ -444,10 +444,8 @@ def _drill_text(one: Drilled) -> str:
 
 
 def _drill_json(one: Drilled) -> Inside:
-    causes = one.found.causes if one.found else ()
-    parts = tuple(tuple(one.drill.names[item] for part in cause.parts for item in sorted(part)) for cause in causes)
-    change = one.drill.change
-    return Inside(change.layer, change.name, one.drill.ordered, parts, bool(one.found and one.found.proven), one.trials)
+    drill, proven = one.drill, bool(one.found and one.found.proven)
+    return Inside(drill.change.layer, drill.change.name, drill.ordered, one.parts, proven, one.trials)
 
 
 def _cause_text(result: Result, cause: Cause, number: int, count: int) -> str:
